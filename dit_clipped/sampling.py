@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['ClosedFormDenoiser', 'ImageNoise', 'image_noise', 'predictor', 'Guess', 'guess', 'walk', 'ddpm', 'Trajectory', 'ddim']
 
-# %% ../nbs/11_sampling.ipynb #a27a8ade
-from typing import NamedTuple
+# %% ../nbs/11_sampling.ipynb #3940c95e
 import torch
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+from typing import NamedTuple
 from .core import in_range, one_of, require, show_images
 from .losses import Objective, learned_logvar, split_sigma
 from .schedule import Schedule, respaced_timesteps
 
-# %% ../nbs/11_sampling.ipynb #401387bf
+# %% ../nbs/11_sampling.ipynb #41de4dc2
 class ClosedFormDenoiser(nn.Module):
     "The exact minimiser of the diffusion loss over `data`: what a perfect network would answer"
     def __init__(self,
@@ -26,38 +26,26 @@ class ClosedFormDenoiser(nn.Module):
         learn_sigma: bool=False   # Answer 2c channels: prediction and variance
     ):
         super().__init__()
-        require(not learn_sigma or isinstance(objective.path, Schedule), 'learn_sigma needs a Schedule')
+        require(not learn_sigma or hasattr(objective.path, 'betas'), 'learn_sigma needs a Schedule')
         self.objective,self.learn_sigma = objective,learn_sigma
-        for name,value in dict(data=data, labels=labels).items(): self.register_buffer(name, value)
+        for k,v in dict(data=data, labels=labels).items(): self.register_buffer(k, v)
 
-# %% ../nbs/11_sampling.ipynb #f00bc095
-def _suspects(m, x, y):
+# %% ../nbs/11_sampling.ipynb #bc9bfaf8
+def _suspects(m, x, y, drop):
     "Which scans may explain each picture: (b,N) bool"
     have,want = tuple(m.data.shape[1:]),tuple(x.shape[1:])
     require(have==want, f'x holds pictures {want}, the data {have}: they must be equal')
     if y is None: return x.new_ones(len(x), len(m.data), dtype=torch.bool)
     require(m.labels is not None, 'y was given, but this denoiser has no labels: pass labels=')
     null = int(m.labels.max())+1
-    require(((y>=0) & (y<=null)).all(), f'y must be 0..{null} ({null} = any class), got {y.tolist()}')
+    require(((y>=0) & (y<=null)).all(), f'y must be 0..{null} ({null} = any), got {y.tolist()}')
+    if drop is not None: y = y.masked_fill(drop, null)
     return (y[:,None]==m.labels) | (y[:,None]==null)
 
-@patch
-def weights(self:ClosedFormDenoiser,
-    x: Tensor,           # Noisy pictures (b,c,h,w)
-    t: Tensor,           # Steps of the schedule, or flow times (b,)
-    y: Tensor|None=None, # Classes (b,); None or the number of classes: any
-) -> Tensor: # (b,N), rows sum to 1
-    "The probability that scan i is the source of picture k"
-    ok,d = _suspects(self, x, y),self.data.flatten(1).to(x.dtype)      # (b,N), (N,c*h*w)
-    a,s = self.objective.path.coeffs(t, 2, x.dtype)                    # (b,1)
-    logits = (a*(x.flatten(1) @ d.T) - a**2/2*d.square().sum(1))/s**2  # (b,N)
-    return logits.masked_fill(~ok, -torch.inf).softmax(1)
-
-# %% ../nbs/11_sampling.ipynb #b65b3a65
 def _row(path, t):
     "Undo `net_t`: the step, or flow time, of `path`"
     if isinstance(path, Schedule): return torch.searchsorted(path.timesteps.to(t.device), t)
-    return (t/1000).clamp(min=1e-4)                                    # at 0 there is no noise to name
+    return (t/1000).clamp(min=1e-4)                              # at 0 there is no noise to name
 
 def _moments(w, data):
     "Mean and variance of `data` under the weights `w`"
@@ -65,6 +53,21 @@ def _moments(w, data):
     m,m2 = ((w @ o).reshape(-1, *data.shape[1:]) for o in (d, d**2))   # (b,c,h,w) each
     return m,m2 - m**2
 
+# %% ../nbs/11_sampling.ipynb #16bf4fd6
+@patch
+def weights(self:ClosedFormDenoiser,
+    x: Tensor,              # Noisy pictures (b,c,h,w)
+    t: Tensor,              # Steps of the schedule, or flow times (b,)
+    y: Tensor|None=None,    # Classes (b,); None or the number of classes: any
+    drop: Tensor|None=None, # Pictures whose class is ignored (b,) bool
+) -> Tensor: # (b,N), rows sum to 1
+    "The probability that scan i is the source of picture k"
+    ok,d = _suspects(self, x, y, drop),self.data.flatten(1).to(x.dtype)  # (b,N), (N,c*h*w)
+    a,s = self.objective.path.coeffs(t, 2, x.dtype)                    # (b,1)
+    logits = (a*(x.flatten(1) @ d.T) - a**2/2*d.square().sum(1))/s**2  # (b,N)
+    return logits.masked_fill(~ok, -torch.inf).softmax(1)
+
+# %% ../nbs/11_sampling.ipynb #78be22dc
 @patch
 def forward(self:ClosedFormDenoiser,
     x: Tensor,              # Noisy pictures (b,c,h,w)
@@ -74,36 +77,34 @@ def forward(self:ClosedFormDenoiser,
 ) -> Tensor: # (b,c,h,w), or (b,2c,h,w) with learn_sigma
     "The expected target, given `x`"
     o,k = self.objective,_row(self.objective.path, t)
-    if drop is not None: y = y.masked_fill(drop, int(self.labels.max())+1)
-    x0,var = _moments(self.weights(x, k, y), self.data)
+    x0,var = _moments(self.weights(x, k, y, drop), self.data)          # (b,c,h,w) each
     pred = o.target(x0, k, Objective('x0', o.path).to_eps(x0, x, k))
     return torch.cat([pred, 2*self.fraction(var, k)-1], 1) if self.learn_sigma else pred
 
-# %% ../nbs/11_sampling.ipynb #cf6ec4d3
-class ImageNoise:
-    "A stream of noise per picture: picture k gets the same numbers in any company"
-    def __init__(self,
-        seeds # One int, or `torch.Generator`, per picture
-    ): self.gens = [s if isinstance(s, torch.Generator) else torch.Generator().manual_seed(s) for s in seeds]
-    def __len__(self): return len(self.gens)
-
-    def draw(self,
-        shape,              # Of one picture (c,h,w)
-        device='cpu',       # Where the noise goes; it is drawn where the generator lives
-        dtype=torch.float32 # Of the result; drawn in float32 whatever it is
-    ) -> Tensor: # (b,c,h,w) from N(0,1)
-        "The next noise for every picture"
-        z = [torch.randn(tuple(shape), generator=g, device=g.device) for g in self.gens]
-        return torch.stack([o.to(device, dtype) for o in z])         # (b,c,h,w)
+# %% ../nbs/11_sampling.ipynb #dd8a3128
+class ImageNoise(list):
+    "A `torch.Generator` per picture: picture k gets the same numbers in any company"
 
 def image_noise(
     seeds # One int, or `torch.Generator`, per picture
 ) -> ImageNoise: # Every stream at its start; raises when a seed is no int or there are none
     "Streams of noise, one per seed"
+    def gen(s): return s if isinstance(s, torch.Generator) else torch.Generator().manual_seed(s)
     seeds = list(seeds)
     good = [isinstance(s, (int, torch.Generator)) and not isinstance(s, bool) for s in seeds]
     require(seeds and all(good), f'seeds {seeds}: pass one int (or torch.Generator) per picture')
-    return ImageNoise(seeds)
+    return ImageNoise(map(gen, seeds))
+
+# %% ../nbs/11_sampling.ipynb #aef86f5b
+@patch
+def draw(self:ImageNoise,
+    shape,              # Of one picture (c,h,w)
+    device='cpu',       # Where the noise goes; it is drawn where the generator lives
+    dtype=torch.float32 # Of the result; drawn in float32 whatever it is
+) -> Tensor: # (b,c,h,w) from N(0,1)
+    "The next noise for every picture"
+    z = [torch.randn(tuple(shape), generator=g, device=g.device) for g in self]
+    return torch.stack([o.to(device, dtype) for o in z])               # (b,c,h,w)
 
 # %% ../nbs/11_sampling.ipynb #cf7778c8
 def predictor(
@@ -115,7 +116,7 @@ def predictor(
     def predict(x, t): return model(x, objective.net_t(t), y)
     return predict
 
-# %% ../nbs/11_sampling.ipynb #bf46931e
+# %% ../nbs/11_sampling.ipynb #d59ea953
 class Guess(NamedTuple):
     "What one call of the model says about `x_t`"
     x0: Tensor             # The clean picture (b,c,h,w)
@@ -130,8 +131,8 @@ def guess(
     clip: float|None=None # Clamp x0 to [-clip,clip]: 1. for pixels, None for latents
 ) -> Guess: # Raises ValueError when the answer does not fit `x`
     "Ask `predict` once and translate its answer"
-    pred,want = predict(x, t),(*x.shape[:1], *x.shape[2:])
-    require(pred.ndim==x.ndim and (*pred.shape[:1], *pred.shape[2:])==want,
+    pred = predict(x, t)
+    require(pred.shape[:1]+pred.shape[2:] == x.shape[:1]+x.shape[2:],
         f'the model answered {tuple(pred.shape)} for x {tuple(x.shape)}: only channels may differ')
     pred,frac = split_sigma(pred.to(x.dtype), x.shape[1])
     x0 = objective.to_x0(pred, x, t)
@@ -139,34 +140,34 @@ def guess(
     x0 = x0.clamp(-float(clip), float(clip))
     return Guess(x0, Objective('x0', objective.path).to_eps(x0, x, t), frac)
 
-# %% ../nbs/11_sampling.ipynb #a1aee34e
+# %% ../nbs/11_sampling.ipynb #c7d0b5ad
 @torch.no_grad()
 def walk(
     predict,              # predict(x_t, t), from `predictor`
     x: Tensor,            # Noise to start from (b,c,h,w)
     objective: Objective, # What the prediction means, on a Schedule
     steps: int|str,       # Calls of the model: 50, '50', 'ddim50'; see `respaced_timesteps`
-    step,                 # step(x, g, k, sched) -> next x; `k` counts down to 0 on the short `sched`
+    step,                 # step(x, g, k, sched) -> next x; `k` falls to 0 on the short `sched`
     callback=None,        # fn(i, t, x_t, x0) before each step; `t` is the step of `objective`
     progress: bool=False, # Show a bar
     clip: float|None=None # Clamp each guess of x0 to [-clip,clip]
 ) -> Tensor: # (b,c,h,w)
     "From noise to picture: ask, report, `step`, until there is nothing left to remove"
     path = objective.path
-    require(isinstance(path, Schedule), f'this sampler counts the steps of a Schedule, got {path}: '
+    require(isinstance(path, Schedule), f'this sampler counts steps of a Schedule, got {path}: '
         'on a FlowPath use `euler` or `heun`')
     require(x.ndim==4, f'x has shape {tuple(x.shape)}, expected (b,c,h,w)')
     keep,sched = respaced_timesteps(path.T, steps),path.respace(steps)
     for i,k in enumerate(tqdm(range(len(keep)-1, -1, -1), disable=not progress)):
         g = guess(predict, x, torch.full((len(x),), keep[k], device=x.device), objective, clip)
-        if callback: callback(i, keep[k], x, g.x0)
+        if callback is not None: callback(i, keep[k], x, g.x0)
         x = step(x, g, k, sched)                                     # (b,c,h,w)
     return x
 
-# %% ../nbs/11_sampling.ipynb #ddbc2b86
+# %% ../nbs/11_sampling.ipynb #4dc3d2ee
 def _noise(noise, x):
     if noise is None: return torch.randn_like(x)
-    require(len(noise)==len(x), f'{len(noise)} noise streams for {len(x)} pictures: pass one seed per picture')
+    require(len(noise)==len(x), f'{len(noise)} seeds for {len(x)} pictures: pass one per picture')
     return noise.draw(x.shape[1:], x.device, x.dtype)
 
 @delegates(walk)
@@ -182,7 +183,8 @@ def ddpm(
     "Ancestral sampling: the posterior around the guess (arXiv:2006.11239, algorithm 2)"
     one_of(variance, [None,'small','large','learned'], 'variance')
     def step(x, g, k, sched):
-        require(variance!='learned' or g.frac is not None, 'no learned variance: the model has no 2c channels')
+        require(variance!='learned' or g.frac is not None,
+            'no learned variance: the model does not answer 2c channels')
         t = torch.full((len(x),), k, device=x.device)                # (b,)
         mean,_,logvar = sched.posterior(g.x0, x, t)
         if variance=='large': logvar = sched.at(sched.betas.log(), t, 4, x.dtype)
@@ -190,22 +192,19 @@ def ddpm(
         return mean + (logvar/2).exp()*_noise(noise, x) if k else mean
     return walk(predict, x, objective, steps, step, **kwargs)
 
-# %% ../nbs/11_sampling.ipynb #687131a1
+# %% ../nbs/11_sampling.ipynb #5151a3e7
 class Trajectory:
-    "A step callback that keeps the walk: lists `t` (int), `x` and `x0` (b,c,h,w)"
-    def __init__(self): self.t,self.x,self.x0 = [],[],[]
-    def __call__(self, i, t, x_t, x0):
-        for seq,o in zip((self.t,self.x,self.x0), (t,x_t.cpu(),x0.cpu())): seq.append(o)
-
+    "A step callback that keeps the walk: `steps` holds (t, x_t, x0), t int, the others (b,c,h,w)"
+    def __init__(self): self.steps = []
+    def __call__(self, i, t, x_t, x0): self.steps.append((t, x_t.cpu(), x0.cpu()))
     def show(self,
         k: int=0, # Which picture of the batch
         n: int=8  # How many moments, evenly spaced
     ): # Axes (2,n)
         "Draw picture `k` along the walk: x_t above, the guess of x0 below"
-        require(self.t, 'nothing to show yet: pass this object as callback= to a sampler')
-        idx = torch.linspace(0, len(self.t)-1, n).round().long().tolist()
-        titles = [f't={self.t[i]}' for i in idx] + ['x0 guess']*n
-        return show_images([o[i][k] for o in (self.x,self.x0) for i in idx], titles, ncols=n)
+        require(self.steps, 'nothing to show yet: pass this object as callback= to a sampler')
+        t,x,x0 = zip(*(self.steps[i] for i in torch.linspace(0, len(self.steps)-1, n).round().long()))
+        return show_images([o[k] for o in x+x0], [f't={o}' for o in t] + ['x0 guess']*n, ncols=n)
 
 # %% ../nbs/11_sampling.ipynb #41b2d633
 @patch
