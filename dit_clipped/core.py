@@ -56,7 +56,7 @@ def to_rgb(x # Picture (c,h,w) or (h,w), float in [-1,1], c 1 or 3; or a PIL ima
     x = (x[0] if len(x) == 1 else x.permute(1, 2, 0)).float()       # (h,w) or (h,w,3)
     return (x.clamp(-1, 1).numpy() + 1) / 2
 
-# %% ../nbs/00_core.ipynb #3b718922
+# %% ../nbs/00_core.ipynb #d1adcd4f
 def _as_list(images):
     if isinstance(images, Image.Image) or getattr(images, 'ndim', 4) < 4: images = [images]
     require(len(images), 'no picture to show: the list is empty')
@@ -80,7 +80,7 @@ def show_images(images, # Tensor (n,c,h,w) or (c,h,w) in [-1,1], or a list of pi
     fig, axs = plt.subplots(nr, nc, figsize=size, squeeze=False, layout='constrained')
     for ax in axs.flat: ax.axis('off')
     for ax, im, s in zip(axs.flat, ims, t):
-        ax.imshow(im, cmap='gray', vmin=0, vmax=1)
+        ax.imshow(im, cmap='gray', vmin=0, vmax=1, interpolation=('nearest', None)[len(im) > 64])
         ax.set_title(s, fontsize=8)
     if suptitle: fig.suptitle(suptitle, fontsize=10)
     return axs
