@@ -5,8 +5,10 @@
 # %% auto #0
 __all__ = ['MODELS', 'DiTConfig', 'FinalLayer', 'DiT', 'model_config', 'create_model', 'n_params', 'macs', 'gflops']
 
-# %% ../nbs/05_dit.ipynb #e1b8c5fc
+# %% ../nbs/05_dit.ipynb #e37be82f
+from collections import defaultdict
 from copy import deepcopy
+from functools import partial
 from dataclasses import asdict, dataclass, fields
 import torch
 from fastcore.basics import patch
@@ -14,43 +16,37 @@ from torch import nn, Tensor
 from torch.utils.checkpoint import checkpoint
 from .core import in_range, one_of, require
 from .patches import PatchEmbed, pos_2d, unpatchify
-from .conditioning import (CaptionEmbedder, LabelEmbedder, TextCond, TimestepEmbedder,
-                                      cond_len)
+from .conditioning import CaptionEmbedder, LabelEmbedder, TimestepEmbedder
+from .conditioning import TextCond, cond_len
 from .blocks import BLOCKS, Attention, CrossAttention, modulate
 
-# %% ../nbs/05_dit.ipynb #b8a8f843
+# %% ../nbs/05_dit.ipynb #e01434db
 def _pair(size): return (size, size) if isinstance(size, int) else tuple(size)
 
 def _check_sizes(c):
     (h, w), p, d = _pair(c.input_size), c.patch_size, c.hidden_size
-    for k, v in dict(height=h, width=w, patch_size=p, in_channels=c.in_channels, hidden_size=d,
-                     depth=c.depth, num_heads=c.num_heads).items():
+    for k in ('patch_size', 'in_channels', 'hidden_size', 'depth', 'num_heads'):
+        v = getattr(c, k)
         require(isinstance(v, int) and v > 0, f'{k} is {v!r}, must be a whole number above 0')
-    require(h % p == 0 and w % p == 0,
-        f'patch_size {p} does not divide the grid {h}x{w}: choose a divisor of both sides')
-    require(d % c.num_heads == 0,
-        f'hidden_size {d} is not divisible by num_heads {c.num_heads}: heads share it equally')
-    require(d % 4 == 0,
-        f'hidden_size {d} is not divisible by 4: positions are sin and cos of row and column')
+    require(h % p == w % p == 0, f'patch_size {p} does not divide the grid {h}x{w}: take a divisor')
+    require(d % c.num_heads == 0, f'hidden_size {d} is not divisible by num_heads {c.num_heads}')
+    require(d % 4 == 0, f'hidden_size {d} is not divisible by 4, as 2-D positions need')
     for k in ('class_dropout_prob', 'caption_dropout_prob'): in_range(getattr(c, k), 0, 1, k)
 
-# %% ../nbs/05_dit.ipynb #29dcba0e
-def _check_choices(c):
-    text = c.pooled_dim or c.context_dim
-    one_of(c.block, list(BLOCKS), 'block')
+# %% ../nbs/05_dit.ipynb #d5c1d426
+def _check_news(c):
+    text, block = c.pooled_dim or c.context_dim, one_of(c.block, list(BLOCKS), 'block')
     in_range(c.num_classes, 0, 10**9, 'num_classes')
     require(not (text and c.num_classes), f'num_classes={c.num_classes} beside a text width: '
         'a model listens to labels or to captions; set num_classes=0 for captions')
-    require(text or c.num_classes or not c.class_dropout_prob, 'num_classes=0 and no text leave '
-        f'nothing to drop, yet class_dropout_prob={c.class_dropout_prob}: set it to 0')
-    require(not (text and c.block == 'in_context'), "block='in_context' takes no text: "
-        "use block='adaln_zero' for a pooled vector or block='text' for tokens")
-    require(not c.context_dim or c.block in ('text', 'cross_attn'), f'context_dim={c.context_dim} '
-        f"but block={c.block!r} has no cross-attention to read tokens: use block='text'")
-    require(c.context_dim or c.block != 'text', "block='text' reads caption tokens and "
-        "context_dim is None: give their width, or use block='adaln_zero'")
+    require(text or c.num_classes or not c.class_dropout_prob,
+        f'class_dropout_prob={c.class_dropout_prob} and nothing to drop: set it to 0')
+    require(not text or block != 'in_context', "block='in_context' takes no text: use block='text'")
+    require(not c.context_dim or block in ('text', 'cross_attn'), f'block={block!r} has no '
+        f"cross-attention to read context_dim={c.context_dim}: use block='text'")
+    require(c.context_dim or block != 'text', "block='text' needs context_dim, or use 'adaln_zero'")
 
-# %% ../nbs/05_dit.ipynb #3385198e
+# %% ../nbs/05_dit.ipynb #c12ff9ef
 @dataclass(frozen=True)
 class DiTConfig:
     "Every size and choice of a `DiT`; what cannot work together raises ValueError"
@@ -73,7 +69,7 @@ class DiTConfig:
         if not isinstance(self.input_size, int):
             object.__setattr__(self, 'input_size', tuple(self.input_size))
         _check_sizes(self)
-        _check_choices(self)
+        _check_news(self)
 
 # %% ../nbs/05_dit.ipynb #12a3f995
 @patch(as_prop=True)
@@ -106,7 +102,7 @@ def from_dict(
     for k in d: one_of(k, [f.name for f in fields(cls)], 'field of DiTConfig')
     return cls(**d)
 
-# %% ../nbs/05_dit.ipynb #948612b5
+# %% ../nbs/05_dit.ipynb #c7ef45c8
 class FinalLayer(nn.Module):
     "Norm, shift and scale by `cond` when `ada`, then a linear map to the values of a patch"
     def __init__(self,
@@ -124,14 +120,12 @@ class FinalLayer(nn.Module):
     def forward(self,
         x: Tensor, # Tokens (b,n,d)
         cond: Tensor # Conditioning (b,d)
-    ) -> Tensor: # Patches (b,n,p*p*out_channels)
-        "Turn tokens into the values of their patches"
-        x = self.norm_final(x)
-        if self.adaLN_modulation is not None:
-            x = modulate(x, *self.adaLN_modulation(cond).chunk(2, dim=1))
-        return self.linear(x)                                     # (b,n,p*p*out)
+    ) -> Tensor: # Values of the patches (b,n,p*p*out)
+        x, ada = self.norm_final(x), self.adaLN_modulation
+        if ada is not None: x = modulate(x, *ada(cond).chunk(2, dim=1))  # (b,n,d)
+        return self.linear(x)                                            # (b,n,p*p*out)
 
-# %% ../nbs/05_dit.ipynb #1a7d440b
+# %% ../nbs/05_dit.ipynb #e86c4d7b
 class DiT(nn.Module):
     "A Diffusion Transformer (Peebles and Xie, 2022), built to `config`"
     def __init__(self,
@@ -148,14 +142,14 @@ class DiT(nn.Module):
         if c.pooled_dim or c.context_dim:
             self.caption_embedder = CaptionEmbedder(d, c.pooled_dim, c.context_dim,
                                                     c.caption_dropout_prob)
-        blocks = [BLOCKS[c.block](d, c.num_heads, c.mlp_ratio) for _ in range(c.depth)]
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.ModuleList(BLOCKS[c.block](d, c.num_heads, c.mlp_ratio)
+                                    for _ in range(c.depth))
         ada = c.block not in ('in_context', 'cross_attn')
         self.final_layer = FinalLayer(d, c.patch_size, c.out_channels, ada)
         self.gradient_checkpointing = False
         self.initialize()
 
-# %% ../nbs/05_dit.ipynb #3b31d29c
+# %% ../nbs/05_dit.ipynb #cb4fd7ee
 def _xavier(m):
     if not isinstance(m, (nn.Linear, nn.Conv2d)): return
     nn.init.xavier_uniform_(m.weight.flatten(1))  # a kernel (d,c,p,p) is a linear map (d,c*p*p)
@@ -164,37 +158,30 @@ def _xavier(m):
 def _zero(m):
     for p in m.parameters(): nn.init.zeros_(p)
 
+# %% ../nbs/05_dit.ipynb #1e5278ba
 @patch
 def initialize(self: DiT):
-    "Start the own parts as the DiT paper does: Xavier, N(0, 0.02) for embedders, zeros at the gates"
-    own = [self.x_embedder, self.t_embedder, self.blocks, self.final_layer]
-    own += [m for m in (self.y_embedder, self.caption_embedder) if m is not None]
-    for part in own: part.apply(_xavier)
-    for lin in self.t_embedder.mlp[0], self.t_embedder.mlp[2]: nn.init.normal_(lin.weight, std=.02)
+    "Start as the DiT paper does: Xavier, N(0, 0.02) for embedders, zeros at the gates"
+    own = self.x_embedder, self.t_embedder, self.y_embedder, self.caption_embedder, self.final_layer
+    for part in [*self.blocks, *(m for m in own if m is not None)]: part.apply(_xavier)
+    for lin in self.t_embedder.mlp[::2]: nn.init.normal_(lin.weight, std=.02)
     if self.y_embedder is not None: nn.init.normal_(self.y_embedder.embedding_table.weight, std=.02)
     for m in [*self.blocks, self.final_layer]:
         if getattr(m, 'adaLN_modulation', None) is not None: _zero(m.adaLN_modulation)
-    if self.config.block == 'text':
-        for m in self.blocks: _zero(m.cross.proj)
+        if self.config.block == 'text' and m is not self.final_layer: _zero(m.cross.proj)
     _zero(self.final_layer.linear)
 
-# %% ../nbs/05_dit.ipynb #4aeb62f1
-def _embed_y(self, y, b, drop):
-    "pooled (b,d), context (b,l,d), mask (b,l); each may be None"
-    if self.caption_embedder is not None:
-        require(y is None or isinstance(y, TextCond), 'this model reads captions: y must be a '
-            f'TextCond or None, got {type(y).__name__}', TypeError)
-        return self.caption_embedder(y, drop, b)
-    if self.y_embedder is None:
-        require(y is None, 'this model is unconditional: call it with y=None')
-        return None, None, None
-    require(y is None or isinstance(y, Tensor), 'this model reads labels: y must be a tensor '
-        f'(b,) or None, got {type(y).__name__}', TypeError)
+# %% ../nbs/05_dit.ipynb #806b88dd
+def _embed_y(m, y, b, drop):
+    "(vector (b,d), context (b,l,d), mask (b,l)); each may be None"
+    if m.caption_embedder is not None: return m.caption_embedder(y, drop, b)
+    if m.y_embedder is None: return None, None, None
     if y is None:
-        y = torch.zeros(b, dtype=torch.long, device=self.pos_embed.device)
+        y = torch.zeros(b, dtype=torch.long, device=m.pos_embed.device)
         drop = torch.ones_like(y, dtype=torch.bool)
-    return self.y_embedder(y, drop), None, None
+    return m.y_embedder(y, drop), None, None
 
+# %% ../nbs/05_dit.ipynb #d966e714
 @patch
 def condition(
     self: DiT,
@@ -203,40 +190,39 @@ def condition(
     drop: Tensor|None=None # (b,) bool: where y is replaced by null
 ) -> tuple: # cond (b,d); context (b,l,d) or None; mask (b,l) or None
     "What the blocks are told about `t` and `y`"
-    b, te = len(t), self.t_embedder(t)                                    # (b,d)
+    b, te = len(t), self.t_embedder(t)                                                 # (b,d)
     ye, context, mask = _embed_y(self, y, b, drop)
-    cond = te if ye is None else te + ye                                  # (b,d)
+    cond = te if ye is None else te + ye                                               # (b,d)
     if self.config.block not in ('in_context', 'cross_attn'): return cond, context, mask
-    tok = torch.stack([te] if ye is None else [te, ye], 1)                # (b,2,d)
+    tok = torch.stack([te] if ye is None else [te, ye], 1)                             # (b,2,d)
     if context is None: return cond, tok, None
-    if mask is not None: mask = torch.cat([mask.new_ones(b, tok.shape[1]), mask], 1)  # (b,2+l)
-    return cond, torch.cat([tok, context], 1), mask                       # (b,2+l,d)
+    if mask is not None: mask = torch.cat([mask.new_ones(b, tok.shape[1]), mask], 1)   # (b,2+l)
+    return cond, torch.cat([tok, context], 1), mask                                    # (b,2+l,d)
 
-# %% ../nbs/05_dit.ipynb #4e39a4d5
-@patch
-def positions(
-    self: DiT,
-    h: int, # Height of the grid, a multiple of p
-    w: int  # Width of the grid, a multiple of p
-) -> Tensor: # (1,n,d), n = (h/p)(w/p)
-    "The stored positions, or new ones for a grid of another size"
-    grid = h // self.config.patch_size, w // self.config.patch_size
-    if grid == self.config.grid: return self.pos_embed
-    return pos_2d(*grid, self.config.hidden_size)[None].to(self.pos_embed)
-
-# %% ../nbs/05_dit.ipynb #22286581
+# %% ../nbs/05_dit.ipynb #4f3c1477
 def _check_call(c, x, t, y):
+    text = c.pooled_dim or c.context_dim
+    kind, wants = ((TextCond, 'a TextCond of captions') if text else
+                   (Tensor, 'a tensor of labels') if c.num_classes else (type(None), 'nothing'))
+    require(y is None or isinstance(y, kind),
+        f'y is a {type(y).__name__}, but this model listens to {wants}', TypeError)
     require(x.ndim == 4 and x.shape[1] == c.in_channels,
         f'x has shape {tuple(x.shape)}, expected (b,{c.in_channels},h,w)')
-    ny = len(x) if y is None else cond_len(y)
-    require(t.shape == (len(x),) and ny == len(x), f'x holds {len(x)} pictures, t has shape '
-        f'{tuple(t.shape)} and y is for {ny}: give one of each per picture')
+    b, ny = len(x), len(x) if y is None else cond_len(y)
+    require(t.shape == (b,) and ny == b, f'x holds {b} pictures, t has shape {tuple(t.shape)} '
+        f'and y is for {ny}: give one of each per picture')
 
-def _run(model, block, *args):
-    save_memory = model.gradient_checkpointing and torch.is_grad_enabled()
-    return checkpoint(block, *args, use_reentrant=False) if save_memory else block(*args)
+# %% ../nbs/05_dit.ipynb #cd049406
+def _positions(m, h, w):
+    grid = h // m.config.patch_size, w // m.config.patch_size
+    if grid == m.config.grid: return m.pos_embed                              # (1,n,d)
+    return pos_2d(*grid, m.config.hidden_size)[None].to(m.pos_embed)          # (1,n,d)
 
-# %% ../nbs/05_dit.ipynb #fde91cee
+def _run(m, block, *args):
+    if not (m.gradient_checkpointing and torch.is_grad_enabled()): return block(*args)
+    return checkpoint(block, *args, use_reentrant=False)
+
+# %% ../nbs/05_dit.ipynb #360be5ce
 @patch
 def forward(
     self: DiT,
@@ -248,26 +234,24 @@ def forward(
     "The prediction for `x` at `t` under `y`"
     _check_call(self.config, x, t, y)
     h, w = x.shape[-2:]
-    cond, context, mask = self.condition(t, y, drop)                      # (b,d), (b,l,d), (b,l)
-    z = self.x_embedder(x) + self.positions(h, w)                         # (b,n,d)
+    cond, context, mask = self.condition(t, y, drop)                         # (b,d), (b,l,d), (b,l)
+    z = self.x_embedder(x) + _positions(self, h, w)                          # (b,n,d)
     n = z.shape[1]
-    if self.config.block == 'in_context': z = torch.cat([context, z], 1)  # (b,2+n,d)
-    for block in self.blocks: z = _run(self, block, z, cond, context, mask)
-    z = self.final_layer(z[:, -n:], cond)                                 # (b,n,p*p*out)
-    return unpatchify(z, self.config.patch_size, h, w)                    # (b,out,h,w)
+    if self.config.block == 'in_context': z = torch.cat([context, z], 1)     # (b,2+n,d)
+    for block in self.blocks: z = _run(self, block, z, cond, context, mask)  # (b,n,d)
+    z = self.final_layer(z[:, -n:], cond)                                    # (b,n,p*p*out)
+    return unpatchify(z, self.config.patch_size, h, w)                       # (b,out,h,w)
 
-# %% ../nbs/05_dit.ipynb #1824b584
+# %% ../nbs/05_dit.ipynb #538e6d5a
 _SIZES = dict(T=(6, 192, 3), S=(12, 384, 6), B=(12, 768, 12), L=(24, 1024, 16), XL=(28, 1152, 16))
 _TEXT = dict(num_classes=0, pooled_dim=512)
 _FAMILIES = {'DiT': {}, 'DiT-Clipped': dict(_TEXT, block='text', context_dim=512)}
 
-MODELS = {f'{family}-{size}/{p}': DiTConfig(patch_size=p, depth=depth, hidden_size=d,
-                                            num_heads=heads, **kw)
-          for family, kw in _FAMILIES.items()
-          for size, (depth, d, heads) in _SIZES.items() for p in (2, 4, 8)}
+MODELS = {f'{family}-{size}/{p}': DiTConfig(patch_size=p, depth=n, hidden_size=d, num_heads=k, **kw)
+          for family, kw in _FAMILIES.items() for size, (n, d, k) in _SIZES.items() for p in (2, 4, 8)}
 MODELS['DiT_Clipped'] = DiTConfig(depth=16, hidden_size=768, num_heads=12, **_TEXT)
 
-# %% ../nbs/05_dit.ipynb #6dab07ce
+# %% ../nbs/05_dit.ipynb #aec14f3d
 def model_config(
     name: str, # A key of `MODELS`
     **overrides # Fields of `DiTConfig` to set otherwise
@@ -276,6 +260,7 @@ def model_config(
     base = MODELS[one_of(name, list(MODELS), 'model')]
     return DiTConfig.from_dict({**base.to_dict(), **overrides})
 
+# %% ../nbs/05_dit.ipynb #1262a72b
 def create_model(
     name: str, # A key of `MODELS`
     **overrides # Fields of `DiTConfig` to set otherwise
@@ -299,12 +284,7 @@ def _count(mod, args, out):
     if isinstance(mod, CrossAttention): return 2 * out.numel() * args[1].shape[1]
     return 0
 
-# %% ../nbs/05_dit.ipynb #0b94b5dc
-def _twin(model):
-    def ghost(p): return torch.empty_like(p, device='meta')
-    memo = {id(p): nn.Parameter(ghost(p), p.requires_grad) for p in model.parameters()}
-    return deepcopy(model, {**memo, **{id(b): ghost(b) for b in model.buffers()}}).eval()
-
+# %% ../nbs/05_dit.ipynb #8655509d
 def _probe(c, input_size=None, context_len=77):
     h, w = _pair(input_size or c.input_size)
     y = torch.zeros(1, dtype=torch.long) if c.num_classes else None
@@ -313,22 +293,22 @@ def _probe(c, input_size=None, context_len=77):
                      torch.zeros(1, context_len, c.context_dim) if c.context_dim else None, None)
     return torch.zeros(1, c.in_channels, h, w), torch.zeros(1), y
 
-# %% ../nbs/05_dit.ipynb #9c380e75
+# %% ../nbs/05_dit.ipynb #56a4cd9e
 def macs(
     model: DiT, # On any device; only its weightless twin runs
     input_size=None, # Grid, int or (h,w); the config's when None
     context_len: int=77 # Caption tokens, for models that read them
 ) -> dict: # Module name -> multiply-adds in the forward pass of one picture
     "Count the multiply-adds of every module of `model`"
-    twin, bill = _twin(model), {}
-    def hook(name):
-        def add(mod, args, out): bill[name] = bill.get(name, 0) + _count(mod, args, out)
-        return add
-    for name, mod in twin.named_modules(): mod.register_forward_hook(hook(name))
+    ghosts = {id(p): nn.Parameter(p.data.to('meta'), p.requires_grad) for p in model.parameters()}
+    twin, bill = deepcopy(model, ghosts).to('meta').eval(), defaultdict(int)
+    def add(name, mod, args, out): bill[name] += _count(mod, args, out)
+    for name, mod in twin.named_modules(): mod.register_forward_hook(partial(add, name))
     with torch.device('meta'): picture = _probe(model.config, input_size, context_len)
     with torch.no_grad(): twin(*picture)
     return {k: v for k, v in bill.items() if v}
 
+# %% ../nbs/05_dit.ipynb #37fbde7e
 def gflops(
     model, # A `DiT`, or a name of the zoo
     input_size=None # Grid, int or (h,w); the config's when None
