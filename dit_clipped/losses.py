@@ -13,13 +13,13 @@ from torch import Tensor
 from .core import require, one_of
 from .schedule import Schedule, FlowPath
 
-# %% ../nbs/08_losses.ipynb #5028e585
+# %% ../nbs/08_losses.ipynb #284d5f85
 KINDS = ['eps', 'x0', 'v', 'flow']
 _why = dict(
     eps='eps-prediction cannot be used with zero terminal SNR: x0 = (x_t - s*eps)/a divides by '
         "a = 0 where sampling starts; use v (on a FlowPath use 'flow')",
     v="v is the velocity on a Schedule's circle; on a FlowPath use 'flow'",
-    flow="flow is the velocity on the straight path: use make_schedule('flow'), or 'v' on a Schedule")
+    flow="flow is the velocity on the straight path: use FlowPath, or 'v' on a Schedule")
 
 class Objective:
     "One question on one path: pred = c1*x0 + c2*eps where x_t = a*x0 + s*eps"
@@ -28,13 +28,15 @@ class Objective:
         path: Schedule|FlowPath, # How x_t is made
         logit_normal=(0., 1.)    # Flow times: mean and std of logit(t), or None for uniform
     ):
-        self.kind,self.path,self.logit_normal = one_of(kind, KINDS, 'objective'),path,logit_normal
-        line = isinstance(path, FlowPath)
-        require(not dict(eps=path.zero_terminal, x0=False, v=line, flow=not line)[kind], _why.get(kind))
-        self.q_sample,self.net_t = path.q_sample,path.net_t      # the path's own
+        line,zero = isinstance(path, FlowPath),path.zero_terminal
+        bad = dict(eps=zero, x0=False, v=line, flow=not line)[one_of(kind, KINDS, 'objective')]
+        require(not bad, _why.get(kind))
+        self.kind,self.path,self.logit_normal = kind,path,logit_normal
+        self.q_sample,self.net_t = path.q_sample,path.net_t           # the path's own
     def _system(self, x, t):
-        a,s = self.path.coeffs(t, x.ndim, torch.promote_types(x.dtype, torch.float32))  # (b,1,1,1)
-        return a, s, *dict(eps=(0, 1), x0=(1, 0), v=(-s, a), flow=(-1, 1))[self.kind]
+        a,s = self.path.coeffs(t, x.ndim, torch.promote_types(x.dtype, torch.float32))
+        c = dict(eps=(0, 1), x0=(1, 0), v=(-s, a), flow=(-1, 1))[self.kind]
+        return a, s, *c                                               # (b,1,1,1) or numbers
     def __repr__(self): return f'Objective({self.kind!r}, {self.path})'
 
 # %% ../nbs/08_losses.ipynb #96ec8fea
@@ -48,7 +50,7 @@ def target(self: Objective,
     a,s,c1,c2 = self._system(x0, t)
     return c1*x0 + c2*noise                                       # (b,c,h,w)
 
-# %% ../nbs/08_losses.ipynb #33a09fb4
+# %% ../nbs/08_losses.ipynb #24a29d63
 @patch
 def to_x0(self: Objective,
     pred: Tensor, # The answer (b,c,h,w)
@@ -59,6 +61,7 @@ def to_x0(self: Objective,
     a,s,c1,c2 = self._system(x_t, t)
     return (c2*x_t - s*pred)/(a*c2 - s*c1)                        # (b,c,h,w)
 
+# %% ../nbs/08_losses.ipynb #9cf8face
 @patch
 def to_eps(self: Objective,
     pred: Tensor, # The answer (b,c,h,w)
@@ -69,7 +72,7 @@ def to_eps(self: Objective,
     a,s,c1,c2 = self._system(x_t, t)
     return (a*pred - c1*x_t)/(a*c2 - s*c1)                        # (b,c,h,w)
 
-# %% ../nbs/08_losses.ipynb #1192cecc
+# %% ../nbs/08_losses.ipynb #302602b8
 @patch
 def sample_t(self: Objective,
     b: int,                          # How many
@@ -78,16 +81,18 @@ def sample_t(self: Objective,
 ) -> Tensor: # (b,): whole steps, or flow times in (0,1)
     "Draw training times: uniform steps, or logit-normal flow times (arXiv:2403.03206)"
     g = dict(generator=generator, device=generator.device if generator else device)
-    if isinstance(self.path, Schedule): t = torch.randint(self.path.T, (b,), **g)           # (b,)
-    elif self.logit_normal is None: t = torch.rand(b, **g)                                  # (b,)
-    else: t = (self.logit_normal[0] + self.logit_normal[1]*torch.randn(b, **g)).sigmoid()   # (b,)
-    return t.to(device)
+    if isinstance(self.path, Schedule): t = torch.randint(self.path.T, (b,), **g)       # (b,)
+    elif self.logit_normal is None: t = torch.rand(b, **g)                              # (b,)
+    else: m,sd = self.logit_normal; t = (m + sd*torch.randn(b, **g)).sigmoid()          # (b,)
+    return t.to(device or t.device)
 
+# %% ../nbs/08_losses.ipynb #47e2cccb
 @patch
 def respace(self: Objective, spec: int|str # Steps to keep, as in `respaced_timesteps`
 ) -> Objective: # For sampling; raises on a FlowPath, which has no steps
     "The same question on fewer steps"
-    require(isinstance(self.path, Schedule), 'a FlowPath has no steps to skip: give the sampler its steps')
+    require(isinstance(self.path, Schedule),
+        'a FlowPath has no steps to skip: give their number to the sampler')
     return Objective(self.kind, self.path.respace(spec))
 
 # %% ../nbs/08_losses.ipynb #ae62d369
@@ -101,16 +106,18 @@ def min_snr_weights(
     if one_of(kind, KINDS, 'objective') == 'eps': return gamma/snr.clamp(min=gamma)
     return snr.clamp(max=gamma)/dict(x0=1, v=1+snr, flow=(1+snr.sqrt())**2)[kind]
 
-# %% ../nbs/08_losses.ipynb #55b994c3
+# %% ../nbs/08_losses.ipynb #3b34bcb4
 def split_sigma(
     pred: Tensor, # The network's output, (b,c,h,w) or (b,2c,h,w)
     c: int        # Channels of the picture; raises when `pred` has neither c nor 2c
 ) -> tuple: # The answer (b,c,h,w) and the variance fraction (b,c,h,w), or None
     "Separate the answer from the variance channels, which become fractions (raw+1)/2"
-    require(pred.shape[1] in (c, 2*c), f'the model answers {pred.shape[1]} channels for pictures of {c}: '
+    n = pred.shape[1]
+    require(n in (c, 2*c), f'the model answers {n} channels for pictures of {c}: '
         f'expected {c}, or {2*c} with learn_sigma')
-    return (pred, None) if pred.shape[1] == c else (pred[:, :c], (pred[:, c:] + 1)/2)
+    return (pred, None) if n == c else (pred[:, :c], (pred[:, c:] + 1)/2)
 
+# %% ../nbs/08_losses.ipynb #98554e6f
 def learned_logvar(
     path: Schedule, # Gives the two limits
     frac: Tensor,   # 0: posterior variance, 1: beta; (b,c,h,w)
@@ -143,7 +150,7 @@ def discretized_logp(
     outer = torch.special.ndtr((h - x.sign()*(x-mean))*d)         # from the bin's inner edge on
     return torch.where(x.abs() > .999, outer, inner).clamp(min=1e-12).log()
 
-# %% ../nbs/08_losses.ipynb #318a57a7
+# %% ../nbs/08_losses.ipynb #a23775dc
 def vlb_bits(
     obj: Objective, # The question, on a Schedule
     pred: Tensor,   # The answer (b,c,h,w); detach it to train only the variance
@@ -153,28 +160,30 @@ def vlb_bits(
     t: Tensor       # Steps (b,)
 ) -> Tensor: # (b,) bits per dimension
     "One term of the variational bound: KL of the step back; likelihood of the pixels at t=0"
-    true,_,true_lv = obj.path.posterior(x0, x_t, t)
-    mean,lv = obj.path.posterior(obj.to_x0(pred, x_t, t), x_t, t)[0], learned_logvar(obj.path, frac, t)
-    kl,nll = normal_kl(true, true_lv, mean, lv),-discretized_logp(x0, mean, lv)     # (b,c,h,w)
+    m1,_,lv1 = obj.path.posterior(x0, x_t, t)
+    m2,_,_ = obj.path.posterior(obj.to_x0(pred, x_t, t), x_t, t)
+    lv2 = learned_logvar(obj.path, frac, t)
     first = torch.as_tensor(t).reshape(-1, *[1]*(x0.ndim-1)) == 0                   # (b,1,1,1)
-    return torch.where(first, nll, kl).flatten(1).mean(1)/math.log(2)               # (b,)
+    bound = torch.where(first, -discretized_logp(x0, m2, lv2), normal_kl(m1, lv1, m2, lv2))
+    return bound.flatten(1).mean(1)/math.log(2)                                     # (b,)
 
-# %% ../nbs/08_losses.ipynb #f666fcae
+# %% ../nbs/08_losses.ipynb #eaf6581a
 class DiffusionLoss:
     "Noise the pictures, ask the model, score its answer"
     def __init__(self,
         objective: Objective,    # What is asked
-        learn_sigma: bool=False, # The model answers 2c channels; the second half is a variance
+        learn_sigma: bool=False, # The model answers 2c channels, the second half a variance
         min_snr: float=None      # Gamma of the min-SNR weights on the MSE; None: plain MSE
     ):
-        require(not learn_sigma or isinstance(objective.path, Schedule), 'learn_sigma=True needs a Schedule: '
-            'a FlowPath has no steps back whose variance could be learned')
+        require(not learn_sigma or isinstance(objective.path, Schedule),
+            'learn_sigma needs a Schedule: a FlowPath has no steps back with a variance to learn')
         self.objective,self.learn_sigma,self.min_snr = objective,learn_sigma,min_snr
     def __call__(self, *args, **kwargs # As for `per_sample`
     ) -> Tensor: # Scalar
         "The mean loss of the batch"
         return self.per_sample(*args, **kwargs).mean()
 
+# %% ../nbs/08_losses.ipynb #a18dc1b1
 @patch
 def per_sample(self: DiffusionLoss,
     model,                          # Called as model(x_t, t, y); answers (b,c,h,w) or (b,2c,h,w)
@@ -185,15 +194,15 @@ def per_sample(self: DiffusionLoss,
     generator: torch.Generator=None # For what is drawn
 ) -> Tensor: # (b,)
     "The loss of every picture"
-    o,b = self.objective,len(x0)
-    t = o.sample_t(b, generator, x0.device) if t is None else torch.as_tensor(t, device=x0.device)
-    require(t.numel() in (1, b), f'{t.numel()} times t for {b} pictures: pass one t, or one per picture')
-    t,dev = t.reshape(-1).expand(b), generator.device if generator else x0.device                # (b,)
-    if noise is None: noise = torch.randn(x0.shape, generator=generator, device=dev).to(x0)      # (b,c,h,w)
-    x_t = o.q_sample(x0, t, noise)                                                               # (b,c,h,w)
+    o,b,dev = self.objective, len(x0), x0.device
+    t = o.sample_t(b, generator, dev) if t is None else torch.as_tensor(t, device=dev)
+    require(t.numel() in (1, b), f'{t.numel()} times t for {b} pictures: pass one, or {b}')
+    t,src = t.reshape(-1).expand(b), generator.device if generator else dev         # (b,)
+    if noise is None: noise = torch.randn(x0.shape, generator=generator, device=src).to(x0)
+    x_t = o.q_sample(x0, t, noise)                                                  # (b,c,h,w)
     pred,frac = split_sigma(model(x_t, o.net_t(t), y), x0.shape[1])
-    require(self.learn_sigma == (frac is not None), f'learn_sigma={self.learn_sigma} in the loss, but '
-        f'the model answers {"no" if frac is None else "a"} variance: build both with the same learn_sigma')
-    loss = (pred - o.target(x0, t, noise)).square().flatten(1).mean(1)                           # (b,)
+    require(self.learn_sigma == (frac is not None), f'loss with learn_sigma={self.learn_sigma}, '
+        f'the model answers {"no" if frac is None else "a"} variance: make them agree')
+    loss = (pred - o.target(x0, t, noise)).square().flatten(1).mean(1)              # (b,)
     if self.min_snr is not None: loss = loss*min_snr_weights(o.path.snr(t), self.min_snr, o.kind)
-    return loss + vlb_bits(o, pred.detach(), frac, x0, x_t, t) if self.learn_sigma else loss     # (b,)
+    return loss + vlb_bits(o, pred.detach(), frac, x0, x_t, t) if frac is not None else loss

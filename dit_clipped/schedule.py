@@ -37,7 +37,7 @@ def zero_terminal_snr(
     abar = ((a - a[-1]) * a[0]/(a[0] - a[-1]))**2                               # (T,)
     return 1 - torch.cat([abar[:1], abar[1:]/abar[:-1]])                        # (T,)
 
-# %% ../nbs/07_schedule.ipynb #7e915f7f
+# %% ../nbs/07_schedule.ipynb #56e219dc
 class Schedule:
     "A chain of T noising steps: float64 tables, read by step `t` = 0..T-1"
     def __init__(self,
@@ -47,13 +47,16 @@ class Schedule:
         b = self.betas = torch.as_tensor(betas, dtype=torch.float64).cpu()      # (T,)
         require(b.ndim == 1 and len(b) and bool(((b > 0) & (b <= 1)).all()),
             f'betas must be a vector of numbers in (0,1], got {b.tolist()[:8]}')
-        self.T, self.timesteps = len(b), torch.arange(len(b)) if timesteps is None else timesteps
+        self.T,ts = len(b), range(len(b)) if timesteps is None else timesteps
+        require(len(ts) == self.T, f'{len(ts)} timesteps for {self.T} betas: pass one for each')
+        self.timesteps = torch.as_tensor(ts)                                    # (T,)
         self.abar = (1-b).cumprod(0)                                            # (T,)
         self.abar_prev = torch.cat([torch.ones_like(b[:1]), self.abar[:-1]])    # (T,)
         v = self.post_var = b * (1-self.abar_prev)/(1-self.abar)                # (T,)
         self.post_logvar = torch.cat([v[1:2] if len(b) > 1 else b, v[1:]]).log()
         self.zero_terminal = bool(self.abar[-1] == 0)
-    def __repr__(self): return f'Schedule(T={self.T}, abar {self.abar[0]:.4f} to {self.abar[-1]:.2g})'
+    def __repr__(self):
+        return f'Schedule(T={self.T}, abar {self.abar[0]:.4f} to {self.abar[-1]:.2g})'
 
 # %% ../nbs/07_schedule.ipynb #465daeb0
 def _read_t(t, hi, whole):
@@ -155,14 +158,15 @@ def respaced_timesteps(
     require(near == n, f'{spec!r}: no stride keeps {n} of {T} steps; nearest is ddim{near}')
     return list(range(0, T, fits[n]))
 
-# %% ../nbs/07_schedule.ipynb #473b1d1a
+# %% ../nbs/07_schedule.ipynb #0c012068
 @patch
 def respace(self: Schedule, spec: int|str # As for `respaced_timesteps`
 ) -> Schedule: # Shorter, with the same `abar` and `timesteps` at the kept steps
     "Keep only some steps; each does the work of those it jumps over"
     keep = torch.tensor(respaced_timesteps(self.T, spec))                       # (n,)
     abar = self.abar[keep]                                                      # (n,)
-    return Schedule(1 - abar/torch.cat([torch.ones_like(abar[:1]), abar[:-1]]), self.timesteps[keep])
+    prev = torch.cat([torch.ones_like(abar[:1]), abar[:-1]])                    # (n,)
+    return Schedule(1 - abar/prev, self.timesteps[keep])
 
 # %% ../nbs/07_schedule.ipynb #a4bd5903
 class FlowPath:
