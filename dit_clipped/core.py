@@ -56,7 +56,7 @@ def to_rgb(x # Picture (c,h,w) or (h,w), float in [-1,1], c 1 or 3; or a PIL ima
     x = (x[0] if len(x) == 1 else x.permute(1, 2, 0)).float()       # (h,w) or (h,w,3)
     return (x.clamp(-1, 1).numpy() + 1) / 2
 
-# %% ../nbs/00_core.ipynb #d1adcd4f
+# %% ../nbs/00_core.ipynb #0d7d152f
 def _as_list(images):
     if isinstance(images, Image.Image) or getattr(images, 'ndim', 4) < 4: images = [images]
     require(len(images), 'no picture to show: the list is empty')
@@ -76,7 +76,7 @@ def show_images(images, # Tensor (n,c,h,w) or (c,h,w) in [-1,1], or a list of pi
     t = [''] * len(ims) if titles is None else list(map(str, titles))
     require(len(t) == len(ims), f'{len(ims)} pictures, {len(t)} titles: pass one title per picture')
     nc = _ncols(len(ims), ncols); nr = -(-len(ims) // nc)
-    size = nc*scale, nr*(scale + .25*any(t)) + .3*bool(suptitle)
+    size = nc*scale, nr*(scale + .18*max(x.count('\n') + bool(x) for x in t)) + .3*bool(suptitle)
     fig, axs = plt.subplots(nr, nc, figsize=size, squeeze=False, layout='constrained')
     for ax in axs.flat: ax.axis('off')
     for ax, im, s in zip(axs.flat, ims, t):

@@ -6,14 +6,13 @@
 __all__ = ['GLYPHS', 'COLOURS', 'SIZES', 'PLACES', 'RELATIONS', 'WORDS', 'TEMPLATES', 'HELD_OUT', 'PAIRS', 'Digits', 'glyph_mask',
            'Obj', 'Scene', 'draw', 'caption', 'random_scene', 'Pictograms']
 
-# %% ../nbs/01_data.ipynb #89f61a02
+# %% ../nbs/01_data.ipynb #a4dd80ca
 import json, random, re, numpy as np, torch
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import load
-from torch import Tensor
 from torch.utils.data import Dataset
 from .core import in_range, one_of, require
 
@@ -77,10 +76,10 @@ class Scene:
         fits = [r for r,p in RELATIONS.items() if p == places] if len(places) == 2 else [None]
         require(self.relation in fits, f'relation is {self.relation!r}, but {places} is {fits}')
 
-# %% ../nbs/01_data.ipynb #b78140f2
+# %% ../nbs/01_data.ipynb #3f74f597
 def draw(scene: Scene, # What to show
     size: int=64       # Pixels per side
-) -> Tensor: # (3,size,size) float in [-1,1]; the same for the same `scene` and `size`
+) -> torch.Tensor: # (3,size,size) float in [-1,1]; the same for the same `scene` and `size`
     "Paint `scene`"
     in_range(size, 8, 4096, 'size')
     rand, on = random.Random(scene.jitter).random, scene.jitter is not None
@@ -88,12 +87,13 @@ def draw(scene: Scene, # What to show
     def rgb(name):
         c = [max(-1, min(1, (v + wob(9))/127.5 - 1)) for v in COLOURS[name]]
         return np.array(c, np.float32)[:,None,None]                           # (3,1,1)
-    img = np.empty((3, size, size), np.float32); img[:] = rgb(scene.background)
+    bg = rgb(scene.background)
+    img = np.full((3, size, size), bg)                                        # (3,size,size)
     for o in scene.objects:
         m = glyph_mask(o.glyph, round(SIZES[o.size]*(1 + wob(.06))*size))     # (gh,gw)
         x, y = (round((p + wob(.015))*size - n/2) for p,n in zip(PLACES[o.place], m.shape[::-1]))
         part = img[:, y:y + m.shape[0], x:x + m.shape[1]]                     # (3,gh,gw)
-        part += (rgb(o.colour) - part)*m
+        part += (rgb(o.colour) - bg)*m
     return torch.from_numpy(img)
 
 # %% ../nbs/01_data.ipynb #b2f9f030
