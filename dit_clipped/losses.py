@@ -167,7 +167,7 @@ def vlb_bits(
     bound = torch.where(first, -discretized_logp(x0, m2, lv2), normal_kl(m1, lv1, m2, lv2))
     return bound.flatten(1).mean(1)/math.log(2)                                     # (b,)
 
-# %% ../nbs/08_losses.ipynb #eaf6581a
+# %% ../nbs/08_losses.ipynb #d3bef929
 class DiffusionLoss:
     "Noise the pictures, ask the model, score its answer"
     def __init__(self,
@@ -178,7 +178,9 @@ class DiffusionLoss:
         require(not learn_sigma or isinstance(objective.path, Schedule),
             'learn_sigma needs a Schedule: a FlowPath has no steps back with a variance to learn')
         self.objective,self.learn_sigma,self.min_snr = objective,learn_sigma,min_snr
-    def __call__(self, *args, **kwargs # As for `per_sample`
+    def __call__(self,
+        *args,   # Model, pictures and the rest, as for `per_sample`
+        **kwargs # As for `per_sample`
     ) -> Tensor: # Scalar
         "The mean loss of the batch"
         return self.per_sample(*args, **kwargs).mean()

@@ -58,13 +58,13 @@ class Schedule:
     def __repr__(self):
         return f'Schedule(T={self.T}, abar {self.abar[0]:.4f} to {self.abar[-1]:.2g})'
 
-# %% ../nbs/07_schedule.ipynb #465daeb0
+# %% ../nbs/07_schedule.ipynb #6e717a47
 def _read_t(t, hi, whole):
     t = torch.as_tensor(t).reshape(-1)                              # (b,)
     require(t.is_floating_point() != whole,
         f't is {t.dtype}: a Schedule takes whole steps, a FlowPath floats in [0,1]', TypeError)
     ok = t.device.type != 'cpu' or bool(((t >= 0) & (t <= hi)).all())   # do not wait for a GPU
-    require(ok, f't = {t.tolist()} is off the path: expected 0 to {hi}', IndexError)
+    if not ok: raise IndexError(f't = {t.tolist()} is off the path: expected 0 to {hi}')
     return t.long() if whole else t
 
 @patch
