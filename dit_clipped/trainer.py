@@ -44,15 +44,15 @@ class ShuffledSampler:
         k = (i*self.world + self.rank)*self.batch_size
         return [int(self.order(j//self.n)[j % self.n]) for j in range(k, k + self.batch_size)]
 
-# %% ../nbs/10_trainer.ipynb #daf868a2
+# %% ../nbs/10_trainer.ipynb #0aeede46
 def get_rng() -> dict: # Lists and numbers, as JSON can hold them
     "The state of python's, numpy's and torch's random generators"
     kind, keys, *rest = np.random.get_state()
-    d = dict(python=random.getstate(), numpy=[kind, keys.tolist(), *rest], torch=torch.get_rng_state().tolist())
+    d = dict(python=random.getstate(), numpy=[kind, keys.tolist(), *rest],
+        torch=torch.get_rng_state().tolist())
     if torch.cuda.is_available(): d['cuda'] = torch.cuda.get_rng_state().tolist()
     return d
 
-# %% ../nbs/10_trainer.ipynb #ccffcd98
 def set_rng(
     d: dict # From `get_rng`, also after a trip through JSON
 ):
@@ -60,9 +60,9 @@ def set_rng(
     version, keys, gauss = d['python']
     random.setstate((version, tuple(keys), gauss))
     np.random.set_state(tuple(d['numpy']))
-    torch.set_rng_state(torch.tensor(d['torch'], dtype=torch.uint8))
-    if 'cuda' in d and torch.cuda.is_available():
-        torch.cuda.set_rng_state(torch.tensor(d['cuda'], dtype=torch.uint8))
+    state = lambda k: torch.tensor(d[k], dtype=torch.uint8)
+    torch.set_rng_state(state('torch'))
+    if 'cuda' in d and torch.cuda.is_available(): torch.cuda.set_rng_state(state('cuda'))
 
 # %% ../nbs/10_trainer.ipynb #c46ce5b0
 def _sha(path):
@@ -89,7 +89,7 @@ def save_checkpoint(
         if path.exists(): shutil.rmtree(path)
     return path
 
-# %% ../nbs/10_trainer.ipynb #cc1e9a10
+# %% ../nbs/10_trainer.ipynb #36488228
 def check_checkpoint(
     path # A checkpoint folder
 ) -> dict: # What its state.json holds; ValueError says which file is broken
@@ -97,12 +97,11 @@ def check_checkpoint(
     path = Path(path)
     require((path/'state.json').is_file(), f'{path} is no checkpoint: it has no state.json')
     try: state = json.loads((path/'state.json').read_text())
-    except ValueError as e: raise ValueError(f'{path/"state.json"} is cut short or damaged: {e}') from e
+    except ValueError as e: raise ValueError(f'{path/"state.json"} is cut short: {e}') from e
     for name, (size, sha) in state['files'].items():
-        f = path/name
-        have = f.stat().st_size if f.is_file() else 0
-        require(have == size, f'{f} has {have} of {size} bytes')
-        require(_sha(f) == sha, f'{f} has changed since it was written: its sha256 differs')
+        have = (path/name).stat().st_size if (path/name).is_file() else 0
+        require(have == size, f'{path/name} has {have} of {size} bytes')
+        require(_sha(path/name) == sha, f'{path/name} has changed: its sha256 differs')
     return state
 
 # %% ../nbs/10_trainer.ipynb #b198cfae
@@ -117,7 +116,7 @@ def load_checkpoint(
             raise ValueError(f'{f} is no {f.suffix} file ({e}); pickles are never opened here') from e
     return out
 
-# %% ../nbs/10_trainer.ipynb #6456f015
+# %% ../nbs/10_trainer.ipynb #ebfae18e
 def _checkpoints(out):
     ps = [p for p in Path(out).glob('checkpoints/step_*') if p.name[5:].isdigit()]
     return sorted(ps, key=lambda p: int(p.name[5:]))
@@ -133,9 +132,9 @@ def latest_checkpoint(
         except (ValueError, KeyError, OSError) as e: bad.append(str(e)); continue
         if bad: say(f'passed over: {"; ".join(bad)}. Using {p}')
         return p
-    require(not bad, f'no whole checkpoint in {out}: {"; ".join(bad)}. Move the folder away to start again')
+    require(not bad, f'no whole checkpoint in {out}: {"; ".join(bad)}. To start again move it away')
 
-# %% ../nbs/10_trainer.ipynb #c26e4ff9
+# %% ../nbs/10_trainer.ipynb #7e03ad6e
 COLUMNS = 'step,loss,lr,grad_norm,epoch'
 
 def read_log(
@@ -149,24 +148,23 @@ def trim_log(
     out,      # Run folder
     step: int # The last step to keep
 ):
-    "Write `log.csv` anew: the heading and all whole rows up to `step`"
+    "Write `log.csv` anew: its heading and the whole rows up to `step`"
     log = Path(out)/'log.csv'
     rows = log.read_text().splitlines(True)[1:] if log.exists() else []
-    ok = [r for r in rows if r.endswith('\n') and r.count(',') == COLUMNS.count(',')]
-    with atomic_path(log) as tmp:
-        tmp.write_text(COLUMNS + '\n' + ''.join(r for r in ok if int(r.split(',')[0]) <= step))
+    whole = [r for r in rows if r.endswith('\n') and r.count(',') == COLUMNS.count(',')]
+    rows = [r for r in whole if int(r.split(',')[0]) <= step]
+    with atomic_path(log) as tmp: tmp.write_text(COLUMNS + '\n' + ''.join(rows))
 
-# %% ../nbs/10_trainer.ipynb #579ec03c
+# %% ../nbs/10_trainer.ipynb #32faf178
 def plot_log(
     out # Run folder
 ):
     "Draw the losses of `log.csv` into `loss.png`"
     from matplotlib.figure import Figure
-    rows = read_log(out)
+    steps, losses = zip(*[(r['step'], r['loss']) for r in read_log(out)] or [(0, 1)])
     fig = Figure(figsize=(5, 3), layout='constrained')
-    ax = fig.subplots()
-    ax.plot([r['step'] for r in rows], [r['loss'] for r in rows])
-    ax.set(xlabel='step', ylabel='loss', yscale='log', title=f'loss {rows[-1]["loss"]:.4f}' if rows else 'no rows yet')
+    fig.subplots().plot(steps, losses)
+    fig.axes[0].set(xlabel='step', ylabel='loss', yscale='log', title=f'loss {losses[-1]:.4f}')
     with atomic_path(Path(out)/'loss.png') as p: fig.savefig(p, dpi=80)
 
 # %% ../nbs/10_trainer.ipynb #73fcca3f
@@ -209,9 +207,9 @@ class Trainer(Recipe):
             in_range(getattr(self, k), 1, 2**40, k)
         self.out, self.step, self.stop, self.saved = Path(self.out), 0, False, None
 
-# %% ../nbs/10_trainer.ipynb #7aab5768
+# %% ../nbs/10_trainer.ipynb #ae446bcb
 @patch(as_prop=True)
-def settings(self:Trainer) -> dict: # {'model': its config and `extra`, 'recipe': all of Recipe}
+def settings(self:Trainer) -> dict: # 'model': its config and `extra`; 'recipe'
     "What a checkpoint must share with this trainer to be continued by it"
     c = getattr(self.model, 'config', {})
     c = c.to_dict() if hasattr(c, 'to_dict') else dict(c)
@@ -220,7 +218,7 @@ def settings(self:Trainer) -> dict: # {'model': its config and `extra`, 'recipe'
     recipe['items'] = len(getattr(self.data, 'dataset', self.data))
     return json.loads(json.dumps(dict(model=model, recipe=recipe)))
 
-# %% ../nbs/10_trainer.ipynb #930b581d
+# %% ../nbs/10_trainer.ipynb #db4faac9
 @patch
 def _setup(self:Trainer):
     from accelerate import Accelerator
@@ -233,6 +231,7 @@ def _setup(self:Trainer):
     self.step, self.stop, self.saved, self.window = 0, False, None, []
     self.bad = torch.zeros((), dtype=torch.long, device=self.device)
 
+# %% ../nbs/10_trainer.ipynb #75058c89
 @patch
 def _batches(self:Trainer):
     d = self.data if isinstance(self.data, DataLoader) else DataLoader(self.data)
@@ -242,23 +241,26 @@ def _batches(self:Trainer):
         collate_fn=d.collate_fn, worker_init_fn=seed_worker, pin_memory=self.device.type == 'cuda',
         generator=torch.Generator().manual_seed(self.seed + self.step)))
 
-# %% ../nbs/10_trainer.ipynb #a8ea344e
+# %% ../nbs/10_trainer.ipynb #25eaec01
 @patch
 def _check(self:Trainer, value=None):
-    if value is not None: self.bad = torch.where(torch.isfinite(value) | (self.bad > 0), self.bad, self.step + 1)
-    if value is not None and self.device.type != 'cpu' or not self.bad: return
-    raise FloatingPointError(f'loss or gradient is not a number at step {int(self.bad)}. Last good checkpoint: '
-        f'{self.saved or "none yet"}. Try lr below {self.lr}, warmup above {self.warmup}, clip=1, or precision '
-        f'"bf16" or "no" (now {self.precision!r}), and look at the data; then run again to continue')
+    if value is not None:
+        first = ~torch.isfinite(value) & (self.bad == 0)
+        self.bad = torch.where(first, self.step + 1, self.bad)
+        if self.device.type != 'cpu': return
+    if self.bad: raise FloatingPointError(f'loss or gradient is not a number at step {int(self.bad)}. '
+        f'Last good checkpoint: {self.saved or "none yet"}. Look at the data; try lr below {self.lr}, '
+        f'warmup above {self.warmup}, clip=1, or another precision than {self.precision!r}; '
+        'run again to continue')
 
+# %% ../nbs/10_trainer.ipynb #b418cd15
 @patch
 def _advance(self:Trainer):
     from accelerate.utils import send_to_device
     batch = send_to_device(next(self.batches), self.device)
-    if self.encode_fn:
-        with torch.no_grad(): batch = self.encode_fn(*batch)
-    for g in self.opt.param_groups:
-        g['lr'] = self.lr*lr_at(self.step, self.warmup, self.steps, self.schedule)
+    with torch.no_grad(): batch = self.encode_fn(*batch) if self.encode_fn else batch
+    lr = self.lr*lr_at(self.step, self.warmup, self.steps, self.schedule)
+    for g in self.opt.param_groups: g['lr'] = lr
     loss = backward(self.net.train(), self.loss_fn, batch, self.accumulate, self.precision, self.scaler.scale)
     self.scaler.unscale_(self.opt)
     self.norm = clip_grads(self.model.parameters(), self.clip or math.inf)
@@ -267,7 +269,7 @@ def _advance(self:Trainer):
     self.ema.update(self.model)
     self.window.append(loss); self.step += 1
 
-# %% ../nbs/10_trainer.ipynb #4b23735c
+# %% ../nbs/10_trainer.ipynb #b56c34a2
 @patch
 def _names(self:Trainer):
     names = {p: n for n, p in self.model.named_parameters()}
@@ -279,19 +281,19 @@ def save(self:Trainer) -> Path: # The checkpoint
     from accelerate.utils import gather_object
     self._check()
     rng = gather_object([dict(get_rng(), window=[float(l) for l in self.window])])
-    self.saved = self.out/f'checkpoints/step_{self.step:06d}'
+    path, names, opt = self.out/f'checkpoints/step_{self.step:06d}', self._names(), self.opt.state_dict()
     if self.main:
-        names, opt = self._names(), self.opt.state_dict()['state']
-        moments = {f'{names[i]}.{k}': v for i, d in opt.items() for k, v in d.items()}
-        save_checkpoint(self.saved, dict(model=self.model.state_dict(), ema=self.ema.model.state_dict(),
-            optimizer=moments), dict(config=self.settings['model'], rng=rng),
+        moments = {f'{names[i]}.{k}': v for i, d in opt['state'].items() for k, v in d.items()}
+        tensors = dict(model=self.model.state_dict(), ema=self.ema.model.state_dict(), optimizer=moments)
+        save_checkpoint(path, tensors, dict(config=self.settings['model'], rng=rng),
             dict(step=self.step, settings=self.settings, scaler=self.scaler.state_dict()))
         done = [p for p in _checkpoints(self.out) if int(p.name[5:]) <= self.step]
         for p in done[:-self.keep]: shutil.rmtree(p)
     self.acc.wait_for_everyone()
-    return self.saved
+    self.saved = path
+    return path
 
-# %% ../nbs/10_trainer.ipynb #10ce26dd
+# %% ../nbs/10_trainer.ipynb #3ac7efa1
 @patch
 def load(self:Trainer,
     path # A checkpoint folder
@@ -302,13 +304,10 @@ def load(self:Trainer,
     for k, v in ck['optimizer'].items():
         name, part = k.rsplit('.', 1)
         opt['state'].setdefault(names.index(name), {})[part] = v
-    self.opt.load_state_dict(opt)
-    self.scaler.load_state_dict(ck['state']['scaler'])
-    self.step, self.saved = ck['state']['step'], Path(path)
-    self.ema.step = self.step
-    mine = ck['rng'][self.acc.process_index]
+    self.opt.load_state_dict(opt); self.scaler.load_state_dict(ck['state']['scaler'])
+    self.step = self.ema.step = ck['state']['step']
+    self.saved, self.batches, mine = Path(path), self._batches(), ck['rng'][self.acc.process_index]
     self.window = list(torch.tensor(mine['window'], device=self.device))
-    self.batches = self._batches()
     set_rng(mine)
 
 # %% ../nbs/10_trainer.ipynb #a9425e15
@@ -325,26 +324,27 @@ def differences(
         elif a != b: out.append(f'{at}{k} is {a!r} there and {b!r} here')
     return out
 
-# %% ../nbs/10_trainer.ipynb #23b2925e
+# %% ../nbs/10_trainer.ipynb #f97aaf3e
 def _named(path):
-    require(path.exists(), f'resume={str(path)!r}: nothing is there. Expected "auto", "never", a run folder, '
-        'or one of its checkpoints/step_N', FileNotFoundError)
-    require(path.is_dir(), f'resume={str(path)!r} is a file, expected a folder; pickles are never opened here')
+    require(path.exists(), f'resume={str(path)!r}: nothing is there. Expected "auto", "never", '
+        'a run folder, or one of its checkpoints/step_N', FileNotFoundError)
+    require(path.is_dir(), f'resume={str(path)!r} is a file, expected a folder; no pickle is opened')
     found = latest_checkpoint(path) if (path/'checkpoints').is_dir() else path
     require(found, f'resume={str(path)!r} is a run folder without a checkpoint')
     return found
 
+# %% ../nbs/10_trainer.ipynb #af43a7a5
 @patch
 def _find(self:Trainer, resume):
     held = (_checkpoints(self.out) or [None])[-1]
     if resume == 'auto': path = latest_checkpoint(self.out)
     else: path = None if resume == 'never' else _named(Path(resume))
     safe = resume == 'auto' or not held or path and held.samefile(path)
-    require(safe, f'{self.out} already holds a run ({held}), which resume={str(resume)!r} would mix with another: '
-        'continue it with resume="auto", choose another out, or move the folder away', FileExistsError)
+    require(safe, f'{held} is there already, and resume={str(resume)!r} would mix two runs: continue it '
+        'with resume="auto", choose another out, or move the folder away', FileExistsError)
     old = check_checkpoint(path)['settings'] if path else self.settings
     diff = [d for d in differences(old, self.settings) if not d.startswith('recipe.steps ')]
-    require(not diff, f'{path} was made with other settings: {"; ".join(diff)}. Use the same, or another out')
+    require(not diff, f'{path} has other settings: {"; ".join(diff)}. Use its own, or another out')
     return path
 
 # %% ../nbs/10_trainer.ipynb #10fe820a
@@ -361,30 +361,29 @@ def _open(self:Trainer, resume):
     self.batches = self._batches()
     if path: self.load(path); self.acc.print(f'continuing {path} to step {self.steps}')
 
-# %% ../nbs/10_trainer.ipynb #b314689e
+# %% ../nbs/10_trainer.ipynb #58c0cb4d
 @patch
 def _log(self:Trainer):
     self._check()
     loss = self.acc.reduce(torch.stack(self.window).mean(), 'mean').item()
     epoch, i = self.sampler.position(self.step)
     row = [self.step, loss, self.opt.param_groups[0]['lr'], self.norm.item(), epoch + i/self.sampler.n]
-    self.window = []
-    if not self.main: return loss
+    self.window, log = [], self.out/'log.csv'
     try:
-        with open(self.out/'log.csv', 'a') as f: f.write(','.join(map(repr, row)) + '\n')
-    except OSError as e: raise OSError(f'could not write {self.out}/log.csv: {e}. Free some space, then run again') from e
+        if self.main: log.open('a').write(','.join(map(repr, row)) + '\n')
+    except OSError as e: raise OSError(f'could not write {log}: {e}. Free some space, run again') from e
     return loss
 
+# %% ../nbs/10_trainer.ipynb #278278ea
 @patch
 def _draw(self:Trainer):
-    rng = get_rng()
-    set_seed(self.seed)
+    rng = get_rng(); set_seed(self.seed)
     try: images = self.sample_fn(self.ema.model)
     finally: set_rng(rng)
     with atomic_path(self.out/f'samples/step_{self.step:06d}.png') as p:
         grid_image(images, zoom=max(1, 64//images.shape[-1])).save(p)
 
-# %% ../nbs/10_trainer.ipynb #c6408a83
+# %% ../nbs/10_trainer.ipynb #0df71f63
 @contextmanager
 def _polite(trainer):
     def ask(*_):
@@ -396,12 +395,12 @@ def _polite(trainer):
     finally:
         for s, h in old.items(): signal.signal(s, h)
 
+# %% ../nbs/10_trainer.ipynb #007716a1
 @patch
 def _stopping(self:Trainer):
     if self.world == 1: return self.stop
     return bool(self.acc.reduce(torch.tensor(float(self.stop), device=self.device)))
 
-# %% ../nbs/10_trainer.ipynb #6b93974f
 @patch
 def fit(self:Trainer,
     resume: str='auto' # 'auto': continue if there is something; 'never'; or a checkpoint's path
@@ -412,15 +411,12 @@ def fit(self:Trainer,
     quiet = not (self.progress and self.main)
     with tqdm(total=self.steps, initial=self.step, disable=quiet, unit='step') as bar, _polite(self):
         while self.step < self.steps and not self._stopping():
-            self._advance()
+            self._advance(); bar.update()
             if due(self.log_every): bar.set_postfix(loss=f'{self._log():.4f}')
-            try:
-                for f in self.callbacks: f(self)
-            except KeyboardInterrupt: self.stop = True
+            for f in self.callbacks: f(self)
             if due(self.save_every): self.save()
             if self.sample_fn and due(self.sample_every) and self.main: self._draw()
-            bar.update()
-        if self.step and not (self.saved and self.saved.name == f'step_{self.step:06d}'): self.save()
+        if self.step and not (self.saved and int(self.saved.name[5:]) == self.step): self.save()
     if self.main: plot_log(self.out)
     if self.step < self.steps: self.acc.print(f'stopped at step {self.step}; {self.saved} is saved')
     return self
