@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['MODELS', 'DiTConfig', 'FinalLayer', 'DiT', 'model_config', 'create_model', 'n_params', 'macs', 'gflops']
 
-# %% ../nbs/05_dit.ipynb #e37be82f
-from collections import defaultdict
+# %% ../nbs/05_dit.ipynb #c5527bd3
+from collections import Counter
 from copy import deepcopy
-from functools import partial
 from dataclasses import asdict, dataclass, fields
 import torch
 from fastcore.basics import patch
@@ -20,13 +19,13 @@ from .conditioning import CaptionEmbedder, LabelEmbedder, TimestepEmbedder
 from .conditioning import TextCond, cond_len
 from .blocks import BLOCKS, Attention, CrossAttention, modulate
 
-# %% ../nbs/05_dit.ipynb #e01434db
+# %% ../nbs/05_dit.ipynb #09d9efbe
 def _pair(size): return (size, size) if isinstance(size, int) else tuple(size)
 
 def _check_sizes(c):
     (h, w), p, d = _pair(c.input_size), c.patch_size, c.hidden_size
-    for k in ('patch_size', 'in_channels', 'hidden_size', 'depth', 'num_heads'):
-        v = getattr(c, k)
+    names = 'patch_size', 'in_channels', 'hidden_size', 'depth', 'num_heads'
+    for k, v in dict(height=h, width=w, **{k: getattr(c, k) for k in names}).items():
         require(isinstance(v, int) and v > 0, f'{k} is {v!r}, must be a whole number above 0')
     require(h % p == w % p == 0, f'patch_size {p} does not divide the grid {h}x{w}: take a divisor')
     require(d % c.num_heads == 0, f'hidden_size {d} is not divisible by num_heads {c.num_heads}')
@@ -125,6 +124,15 @@ class FinalLayer(nn.Module):
         if ada is not None: x = modulate(x, *ada(cond).chunk(2, dim=1))  # (b,n,d)
         return self.linear(x)                                            # (b,n,p*p*out)
 
+# %% ../nbs/05_dit.ipynb #cb4fd7ee
+def _xavier(m):
+    if not isinstance(m, (nn.Linear, nn.Conv2d)): return
+    nn.init.xavier_uniform_(m.weight.flatten(1))  # a kernel (d,c,p,p) is a linear map (d,c*p*p)
+    if m.bias is not None: nn.init.zeros_(m.bias)
+
+def _zero(m):
+    for p in m.parameters(): nn.init.zeros_(p)
+
 # %% ../nbs/05_dit.ipynb #e86c4d7b
 class DiT(nn.Module):
     "A Diffusion Transformer (Peebles and Xie, 2022), built to `config`"
@@ -148,15 +156,6 @@ class DiT(nn.Module):
         self.final_layer = FinalLayer(d, c.patch_size, c.out_channels, ada)
         self.gradient_checkpointing = False
         self.initialize()
-
-# %% ../nbs/05_dit.ipynb #cb4fd7ee
-def _xavier(m):
-    if not isinstance(m, (nn.Linear, nn.Conv2d)): return
-    nn.init.xavier_uniform_(m.weight.flatten(1))  # a kernel (d,c,p,p) is a linear map (d,c*p*p)
-    if m.bias is not None: nn.init.zeros_(m.bias)
-
-def _zero(m):
-    for p in m.parameters(): nn.init.zeros_(p)
 
 # %% ../nbs/05_dit.ipynb #1e5278ba
 @patch
@@ -242,13 +241,13 @@ def forward(
     z = self.final_layer(z[:, -n:], cond)                                    # (b,n,p*p*out)
     return unpatchify(z, self.config.patch_size, h, w)                       # (b,out,h,w)
 
-# %% ../nbs/05_dit.ipynb #538e6d5a
+# %% ../nbs/05_dit.ipynb #cba5db9e
 _SIZES = dict(T=(6, 192, 3), S=(12, 384, 6), B=(12, 768, 12), L=(24, 1024, 16), XL=(28, 1152, 16))
 _TEXT = dict(num_classes=0, pooled_dim=512)
 _FAMILIES = {'DiT': {}, 'DiT-Clipped': dict(_TEXT, block='text', context_dim=512)}
 
-MODELS = {f'{family}-{size}/{p}': DiTConfig(patch_size=p, depth=n, hidden_size=d, num_heads=k, **kw)
-          for family, kw in _FAMILIES.items() for size, (n, d, k) in _SIZES.items() for p in (2, 4, 8)}
+MODELS = {f'{fam}-{size}/{p}': DiTConfig(patch_size=p, depth=n, hidden_size=d, num_heads=k, **kw)
+          for fam, kw in _FAMILIES.items() for size, (n, d, k) in _SIZES.items() for p in (2, 4, 8)}
 MODELS['DiT_Clipped'] = DiTConfig(depth=16, hidden_size=768, num_heads=12, **_TEXT)
 
 # %% ../nbs/05_dit.ipynb #aec14f3d
@@ -284,16 +283,16 @@ def _count(mod, args, out):
     if isinstance(mod, CrossAttention): return 2 * out.numel() * args[1].shape[1]
     return 0
 
-# %% ../nbs/05_dit.ipynb #8655509d
-def _probe(c, input_size=None, context_len=77):
-    h, w = _pair(input_size or c.input_size)
-    y = torch.zeros(1, dtype=torch.long) if c.num_classes else None
+# %% ../nbs/05_dit.ipynb #8efcf140
+def _probe(c, input_size=None, context_len=77, device='cpu'):
+    def zeros(*size): return torch.zeros(1, *size, device=device)
+    y = zeros().long() if c.num_classes else None
     if c.pooled_dim or c.context_dim:
-        y = TextCond(torch.zeros(1, c.pooled_dim) if c.pooled_dim else None,
-                     torch.zeros(1, context_len, c.context_dim) if c.context_dim else None, None)
-    return torch.zeros(1, c.in_channels, h, w), torch.zeros(1), y
+        y = TextCond(zeros(c.pooled_dim) if c.pooled_dim else None,
+                     zeros(context_len, c.context_dim) if c.context_dim else None, None)
+    return zeros(c.in_channels, *_pair(input_size or c.input_size)), zeros(), y
 
-# %% ../nbs/05_dit.ipynb #56a4cd9e
+# %% ../nbs/05_dit.ipynb #39025b9e
 def macs(
     model: DiT, # On any device; only its weightless twin runs
     input_size=None, # Grid, int or (h,w); the config's when None
@@ -301,12 +300,11 @@ def macs(
 ) -> dict: # Module name -> multiply-adds in the forward pass of one picture
     "Count the multiply-adds of every module of `model`"
     ghosts = {id(p): nn.Parameter(p.data.to('meta'), p.requires_grad) for p in model.parameters()}
-    twin, bill = deepcopy(model, ghosts).to('meta').eval(), defaultdict(int)
-    def add(name, mod, args, out): bill[name] += _count(mod, args, out)
-    for name, mod in twin.named_modules(): mod.register_forward_hook(partial(add, name))
-    with torch.device('meta'): picture = _probe(model.config, input_size, context_len)
-    with torch.no_grad(): twin(*picture)
-    return {k: v for k, v in bill.items() if v}
+    twin, bill = deepcopy(model, ghosts).to('meta').eval(), Counter()
+    for name, mod in twin.named_modules(): mod.register_forward_hook(
+        lambda mod, args, out, name=name: bill.update({name: _count(mod, args, out)}))
+    with torch.no_grad(): twin(*_probe(model.config, input_size, context_len, 'meta'))
+    return dict(+bill)   # + drops what costs nothing
 
 # %% ../nbs/05_dit.ipynb #37fbde7e
 def gflops(

@@ -18,12 +18,15 @@ from .core import atomic_path, require
 from .patches import pos_2d
 from .dit import MODELS, DiT, DiTConfig
 
-# %% ../nbs/06_weights.ipynb #cfc8e932
+# %% ../nbs/06_weights.ipynb #584b59cc
+def _shapes(state): return {k: 'x'.join(map(str, v.shape)) for k, v in state.items()}
+
 def _ranges(ns):
     "[0,1,2,5] -> '0-2,5'"
     starts, ends = ([n for n in ns if n + k not in ns] for k in (-1, 1))
     return ','.join(str(a) if a == b else f'{a}-{b}' for a, b in zip(starts, ends))
 
+# %% ../nbs/06_weights.ipynb #36012b82
 def _listing(keys):
     "Every name in `keys`, and its note when a dict; blocks with the same names share a line"
     where, lines = defaultdict(list), defaultdict(list)
@@ -74,15 +77,16 @@ def read_state(
     require(ok, f'{path} holds {found}: expected weights by name, or a checkpoint with {key!r}')
     return {k: v.clone() for k, v in state.items()}   # no longer tied to the file
 
-# %% ../nbs/06_weights.ipynb #58fe95dc
+# %% ../nbs/06_weights.ipynb #b130d864
 def _fits(state):
     "How to create the zoo's model with the shapes in `state`"
     kernel, pos, table = (state.get(k) for k in (
         'x_embedder.proj.weight', 'pos_embed', 'y_embedder.embedding_table.weight'))
     if kernel is None or pos is None: return 'they are not those of a DiT'
     d, c, p, _ = kernel.shape
-    found = dict(depth=len({k.split('.')[1] for k in state if k.startswith('blocks.')}), in_channels=c,
-                 input_size=round(pos.shape[1]**.5)*p, num_classes=0 if table is None else len(table) - 1)
+    found = dict(depth=len({k.split('.')[1] for k in state if k.startswith('blocks.')}),
+                 in_channels=c, input_size=round(pos.shape[1]**.5)*p,
+                 num_classes=0 if table is None else len(table) - 1)
     reads = any('.cross.' in k for k in state)
     near = [n for n, m in MODELS.items() if (m.hidden_size, m.patch_size, m.num_classes > 0,
             m.context_dim is not None) == (d, p, table is not None, reads)]
@@ -91,18 +95,19 @@ def _fits(state):
     args = [f', {k}={v}' for k, v in found.items() if v != getattr(MODELS[best], k)]
     return f"they look like create_model('{best}'{''.join(args)})"
 
-# %% ../nbs/06_weights.ipynb #95cd0284
+# %% ../nbs/06_weights.ipynb #13415138
 def check_state(
     model: DiT, # What the weights are for
     state: dict, # Weight name -> tensor
     source='these weights' # Where they came from, for the message
 ):
     "Raise ValueError listing every name in `state` that does not fit `model`, and what would"
-    want, have = ({k: 'x'.join(map(str, v.shape)) for k, v in s.items()} for s in (model.state_dict(), state))
-    faults = dict(missing=[k for k in want if k not in have], unexpected=[k for k in have if k not in want],
-                  misshapen={k: f'{have[k]}, not {s}' for k, s in want.items() if have.get(k, s) != s})
-    lines = [f'{kind} ({len(ks)}):\n{_listing(ks)}' for kind, ks in faults.items() if ks]
-    require(not lines, '\n'.join([f'{source} do not fit this model.', *lines, f'By shape {_fits(state)}.']))
+    want, have = _shapes(model.state_dict()), _shapes(state)
+    misshapen = {k: f'{have[k]}, not {s}' for k, s in want.items() if have.get(k, s) != s}
+    faults = dict(missing=[k for k in want if k not in have],
+                  unexpected=[k for k in have if k not in want], misshapen=misshapen)
+    text = ''.join(f'{kind} ({len(ks)}):\n{_listing(ks)}\n' for kind, ks in faults.items() if ks)
+    require(not text, f'{source} do not fit this model.\n{text}By shape {_fits(state)}.')
 
 # %% ../nbs/06_weights.ipynb #4081e0ef
 def _put(model, state, source):
@@ -117,7 +122,7 @@ def load_official(
     "Load published weights into `model`, strictly"
     return _put(model, read_state(path), path)
 
-# %% ../nbs/06_weights.ipynb #a178fa61
+# %% ../nbs/06_weights.ipynb #221e209b
 _ENDS = {'x_embedder.proj': 'pos_embed.proj', 'final_layer.linear': 'proj_out_2',
          'final_layer.adaLN_modulation.1': 'proj_out_1'}
 _BLOCK = {'attn.proj': 'attn1.to_out.0', 'mlp.fc1': 'ff.net.0.proj', 'mlp.fc2': 'ff.net.2',
@@ -126,6 +131,7 @@ _COPIED = {'t_embedder.mlp.0': 'timestep_embedder.linear_1',
            't_embedder.mlp.2': 'timestep_embedder.linear_2',
            'y_embedder.embedding_table': 'class_embedder.embedding_table'}
 
+# %% ../nbs/06_weights.ipynb #bacc3d66
 def _pairs(depth):
     "(our module, theirs) for all but qkv, which they keep as three"
     yield from _ENDS.items()
@@ -146,16 +152,17 @@ def as_published(
         if isinstance(m, Timesteps): m.downscale_freq_shift = 0
     return dmodel
 
-# %% ../nbs/06_weights.ipynb #8e1a3b71
+# %% ../nbs/06_weights.ipynb #2cec6e88
 def _their_state(model):
     ours, state, depth = model.state_dict(), {}, model.config.depth
     for a, b in _pairs(depth):
         state.update({b + k[len(a):]: v.clone() for k, v in ours.items() if k.startswith(a + '.')})
     for a, bs in map(_qkv, range(depth)):
-        for s in ('.weight', '.bias'): state.update(zip([b + s for b in bs], ours[a + s].clone().chunk(3)))
+        for s in ('.weight', '.bias'):
+            state.update(zip([b + s for b in bs], ours[a + s].clone().chunk(3)))
     return state
 
-# %% ../nbs/06_weights.ipynb #d4922ebb
+# %% ../nbs/06_weights.ipynb #bdabfa94
 def to_diffusers(
     model: DiT, # Labelled, adaln_zero, square, with a null label
     exact: bool=True # Apply `as_published`; False: compute as diffusers does
@@ -163,10 +170,11 @@ def to_diffusers(
     "The same weights as a diffusers model"
     from diffusers import DiTTransformer2DModel
     c = model.config
-    legal = {"block is not 'adaln_zero'": c.block == 'adaln_zero', 'no labels': c.num_classes,
-             'no null label': c.class_dropout_prob, 'its grid is not square': c.grid[0] == c.grid[1],
-             'mlp_ratio is not 4': c.mlp_ratio == 4}
-    require(all(legal.values()), f'diffusers has no such DiT: {[k for k, ok in legal.items() if not ok]}')
+    why = [k for k, ok in {"block is not 'adaln_zero'": c.block == 'adaln_zero',
+        'no labels': c.num_classes, 'no null label': c.class_dropout_prob,
+        'grid is not square': len({*c.grid}) == 1, 'mlp_ratio is not 4': c.mlp_ratio == 4}.items()
+        if not ok]
+    require(not why, f'diffusers has no such DiT: {", ".join(why)}')
     dmodel = DiTTransformer2DModel(c.num_heads, c.hidden_size//c.num_heads, c.in_channels,
         c.out_channels, c.depth, sample_size=c.grid[0]*c.patch_size, patch_size=c.patch_size,
         num_embeds_ada_norm=c.num_classes)
@@ -187,21 +195,22 @@ def _our_state(dmodel, depth):
         for s in ('.weight', '.bias'): state[a + s] = torch.cat([theirs[b + s] for b in bs])
     return state
 
-# %% ../nbs/06_weights.ipynb #ec64e8c6
+# %% ../nbs/06_weights.ipynb #87d6c05b
 def from_diffusers(
     dmodel # A diffusers `DiTTransformer2DModel`
 ) -> DiT: # In eval mode; computes what the published code computes from these weights
     "The weights of a diffusers DiT as a `DiT`"
     c = dmodel.config
-    cfg = DiTConfig(c.sample_size, c.patch_size, c.in_channels, c.num_attention_heads*c.attention_head_dim,
-        c.num_layers, c.num_attention_heads, num_classes=c.num_embeds_ada_norm,
-        learn_sigma=dmodel.out_channels == 2*c.in_channels)
+    heads, sigma = c.num_attention_heads, dmodel.out_channels == 2*c.in_channels
+    cfg = DiTConfig(c.sample_size, c.patch_size, c.in_channels, heads*c.attention_head_dim,
+        c.num_layers, heads, num_classes=c.num_embeds_ada_norm, learn_sigma=sigma)
     state = {k: v.clone() for k, v in _our_state(dmodel, cfg.depth).items()}
-    state['pos_embed'] = pos_2d(*cfg.grid, cfg.hidden_size)[None].to(state['x_embedder.proj.weight'])
+    pos = pos_2d(*cfg.grid, cfg.hidden_size)[None]                                  # (1,n,d)
+    state['pos_embed'] = pos.to(state['x_embedder.proj.weight'])
     with torch.device('meta'): model = DiT(cfg)
     return _put(model, state, 'the weights of the diffusers model')
 
-# %% ../nbs/06_weights.ipynb #e3ecefb0
+# %% ../nbs/06_weights.ipynb #f98b2087
 def save_model(
     model: DiT, # What to save
     folder, # Made if missing; gets config.json and model.safetensors
@@ -209,13 +218,14 @@ def save_model(
 ) -> Path: # The folder
     "Write `model` so that `load_model` finds it again"
     folder = Path(folder)
-    config = json.dumps(dict(_class_name='DiT', **model.config.to_dict(), extra=extra or {}), indent=1)
+    config = dict(_class_name='DiT', **model.config.to_dict(), extra=extra or {})
+    text = json.dumps(config, indent=1)
     state = {k: v.detach().contiguous() for k, v in model.state_dict().items()}
     with atomic_path(folder/'model.safetensors') as p: save_file(state, p)
-    with atomic_path(folder/'config.json') as p: p.write_text(config)
+    with atomic_path(folder/'config.json') as p: p.write_text(text)
     return folder
 
-# %% ../nbs/06_weights.ipynb #8e10dc1f
+# %% ../nbs/06_weights.ipynb #68442938
 def load_model(
     folder, # A folder of `save_model`
     device='cpu', # Where the model shall live
@@ -225,7 +235,7 @@ def load_model(
     path, weights = Path(folder)/'config.json', Path(folder)/file
     require(path.is_file(), f'no {path}: is it a folder of save_model?', FileNotFoundError)
     try: d = json.loads(path.read_text())
-    except ValueError as e: raise ValueError(f'{path} is no JSON ({e}): restore or rewrite it') from e
+    except ValueError as e: raise ValueError(f'{path} is no JSON ({e}): restore it') from e
     cfg = DiTConfig.from_dict({k: v for k, v in d.items() if k not in ('_class_name', 'extra')})
     with torch.device('meta'): model = DiT(cfg)
     return _put(model, read_state(weights), weights).to(device)
