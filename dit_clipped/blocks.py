@@ -14,13 +14,14 @@ from einops import rearrange
 from torch import nn, Tensor
 from .core import require
 
-# %% ../nbs/04_blocks.ipynb #4d29159a
+# %% ../nbs/04_blocks.ipynb #9589a94a
 def _keys(mask, k):
     want = (k.shape[0], k.shape[2])
     require(mask.dtype == torch.bool and mask.shape == want, f'mask is {mask.dtype} of shape '
         f'{tuple(mask.shape)}, expected torch.bool of {want}: True where a token is real')
     return mask[:, None, None]                                # (b,1,1,l)
 
+# %% ../nbs/04_blocks.ipynb #76d5a70d
 def attention_weights(
     q: Tensor, # Queries (b,heads,n,hd)
     k: Tensor, # Keys (b,heads,l,hd)
@@ -32,7 +33,7 @@ def attention_weights(
     m = _keys(mask, k)                                        # (b,1,1,l)
     return a.masked_fill(~m, torch.finfo(a.dtype).min).softmax(-1) * m
 
-# %% ../nbs/04_blocks.ipynb #10bb7210
+# %% ../nbs/04_blocks.ipynb #260c5f36
 def _ms(f, qkv, grad):
     start = time.perf_counter()
     with torch.set_grad_enabled(grad):
@@ -40,6 +41,7 @@ def _ms(f, qkv, grad):
         if grad: out.backward()
     return 1e3*(time.perf_counter() - start)
 
+# %% ../nbs/04_blocks.ipynb #a0d542c1
 def race(
     dtype: torch.dtype=torch.bfloat16, # Of queries, keys and values
     grad: bool=True # Time the backward pass too
@@ -52,14 +54,18 @@ def race(
     ms = torch.tensor([[_ms(f, qkv, grad) for f in rivals] for _ in range(6)])   # (rounds,2)
     return tuple(ms[1:].median(0).values.tolist())            # The first round does not count
 
-# %% ../nbs/04_blocks.ipynb #c3177a5a
-@torch.compiler.assume_constant_result
+# %% ../nbs/04_blocks.ipynb #7cca9cdf
 @cache
+def _race_apart():
+    with ThreadPoolExecutor(1) as pool: return pool.submit(race).result()
+
+@torch.compiler.assume_constant_result
 def fused_ratio() -> float: # Above 1 where the fused kernel is the slower one
     "Time of the fused kernel over plain attention, bf16 with gradients, raced once per process"
-    with ThreadPoolExecutor(1) as pool: plain, fused = pool.submit(race).result()
+    plain, fused = _race_apart()
     return fused/plain
 
+# %% ../nbs/04_blocks.ipynb #37118e35
 def use_fused(
     device: str, # A device type: 'cpu', 'cuda', ...
     dtype: torch.dtype, # Of queries, keys and values
@@ -180,7 +186,7 @@ class InContextBlock(nn.Module):
         x = x + self.attn(self.norm1(x))                      # (b,n,d)
         return x + self.mlp(self.norm2(x))                    # (b,n,d)
 
-# %% ../nbs/04_blocks.ipynb #5e4aad7f
+# %% ../nbs/04_blocks.ipynb #83492b49
 def _zero(lin): nn.init.zeros_(lin.weight), nn.init.zeros_(lin.bias)
 
 def _modulation(d, k):
@@ -193,7 +199,7 @@ def _signals(block, x, cond):
     require(got == want, f'{type(block).__name__} got cond of shape {got}, expected {want}: '
         'one vector per picture, of the width of its tokens')
     out = block.adaLN_modulation(cond)                        # (b,k*d)
-    return [s for s in out.chunk(out.shape[1] // want[1], 1)] # k times (b,d)
+    return out.chunk(out.shape[1] // want[1], 1)              # k times (b,d)
 
 # %% ../nbs/04_blocks.ipynb #1cf3cfad
 class AdaLNBlock(InContextBlock):
