@@ -50,7 +50,7 @@ def levels(
     require(bool((s > 0).all()), f'steps {t.tolist()}: drop the 0, no noise is left there')
     return Levels(t, torch.cat([a, a.new_ones(1)]), torch.cat([s, s.new_zeros(1)]))
 
-# %% ../nbs/12_solvers.ipynb #5bdd604e
+# %% ../nbs/12_solvers.ipynb #be289cb4
 @torch.no_grad()
 def solve(
     predict,                     # predict(x_t, t), from `predictor` or `guided`
@@ -67,11 +67,11 @@ def solve(
     "Walk down the levels, one `step` after another"
     lv = levels(objective.path, steps, spacing)
     wide = torch.promote_types(x.dtype, torch.float32)
-    t = lv.t.to(x.device, wide if lv.t.is_floating_point() else None)  # (n,)
+    t = (lv.t.to(wide) if lv.t.is_floating_point() else lv.t).to(x.device)   # (n,)
     def ask(x, i): return guess(predict, x, t[i].expand(len(x)), objective, clip)
     for i in tqdm(range(len(t)), disable=not progress):
         g = ask(x, i)
-        if callback: callback(i, t[i].item(), x, g.x0)
+        if callback is not None: callback(i, lv.t[i].item(), x, g.x0)
         x = step(x, g, i, lv, ask)                                     # (b,c,h,w)
     return x
 
