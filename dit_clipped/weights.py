@@ -77,12 +77,12 @@ def read_state(
     require(ok, f'{path} holds {found}: expected weights by name, or a checkpoint with {key!r}')
     return {k: v.clone() for k, v in state.items()}   # no longer tied to the file
 
-# %% ../nbs/06_weights.ipynb #b130d864
+# %% ../nbs/06_weights.ipynb #a6ebfba5
 def _fits(state):
     "How to create the zoo's model with the shapes in `state`"
     kernel, pos, table = (state.get(k) for k in (
         'x_embedder.proj.weight', 'pos_embed', 'y_embedder.embedding_table.weight'))
-    if kernel is None or pos is None: return 'they are not those of a DiT'
+    if kernel is None or kernel.ndim != 4 or pos is None: return 'they are not those of a DiT'
     d, c, p, _ = kernel.shape
     found = dict(depth=len({k.split('.')[1] for k in state if k.startswith('blocks.')}),
                  in_channels=c, input_size=round(pos.shape[1]**.5)*p,
