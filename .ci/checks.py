@@ -198,12 +198,12 @@ def evaluation(home):
 
 
 def lowest():
-    "pip constraints with the lower bound of every requirement"
+    "pip constraints with the lower bound of every core requirement; the dev tools choose their own fastcore"
     cfg = settings()
-    for key in ('requirements', 'dev_requirements'):
-        for r in cfg[key].split():
-            m = re.match(r'([\w-]+)>=([\d.]+)', r)
-            if m: print(f'{m[1]}=={m[2]}.*' if m[2].count('.') == 1 else f'{m[1]}=={m[2]}')
+    dev = {re.match(r'[\w-]+', r)[0] for r in cfg['dev_requirements'].split()}
+    for r in cfg['requirements'].split():
+        name, low = re.match(r'([\w-]+)>=([\d.]+)', r).groups()
+        if name not in dev: print(f'{name}=={low}' + ('.*' if low.count('.') == 1 else ''))
 
 
 def main():
