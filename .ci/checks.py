@@ -7,7 +7,7 @@
 """
 import json, os, re, subprocess, sys, tempfile, time, venv, zipfile
 from pathlib import Path
-from readme import ROOT, page, relinked, settings, tracked
+from readme import ROOT, relinked, settings, stale, tracked
 
 NBS, PKG = ROOT/'nbs', ROOT/'dit_clipped'
 BIN = 'Scripts' if os.name == 'nt' else 'bin'
@@ -86,7 +86,9 @@ def check_export():
     return ([out[-800:]] if rc else []) + ([] if state() == before else [sh('git status --porcelain -uall; git diff --stat')[1]])
 
 
-def check_readme(): return [] if (ROOT/'README.md').read_text(encoding='utf-8') == page() else ['run python .ci/readme.py']
+def check_readme():
+    changed, old = stale()
+    return [f'{f.relative_to(ROOT)}: run python .ci/readme.py' for f in [*changed, *old]]
 
 
 def check_start():

@@ -3,7 +3,7 @@
     python .ci/readme.py            write README.md
     python .ci/readme.py --links    rewrite owner, repo and branch in every badge and link, then write README.md
 """
-import json, re, subprocess, sys
+import base64, json, re, subprocess, sys
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -25,22 +25,38 @@ def hidden(cell):
 
 
 def outputs(cell):
-    "Text a cell printed, as an indented block; its pictures stand in nbs/images and are linked in the prose"
-    texts = [''.join(o.get('text', o.get('data', {}).get('text/plain', []))) for o in cell['outputs']
-             if o['output_type'] in ('stream', 'execute_result') and 'image/png' not in o.get('data', {})]
+    "What a cell printed, as an indented block"
+    texts = [''.join(o['text']) for o in cell['outputs'] if o['output_type'] == 'stream']
     return ''.join('\n\n'+'\n'.join('    '+l for l in t.rstrip().splitlines()) for t in texts)
 
 
+def pictures(cell):
+    "The PNG files a cell drew: name in nbs/images -> bytes"
+    data = [o['data']['image/png'] for o in cell.get('outputs', []) if 'image/png' in o.get('data', {})]
+    return {f'index-{cell["id"]}-{i}.png': base64.b64decode(''.join(d)) for i, d in enumerate(data)}
+
+
 def page():
-    "README.md as one string"
+    "README.md as one string, and the pictures it shows: name in nbs/images -> bytes"
     nb = json.loads((ROOT/'nbs/index.ipynb').read_text(encoding='utf-8'))
-    parts = ['<!-- Made from nbs/index.ipynb by `python .ci/readme.py`: edit the notebook, not this file. -->']
+    parts, pngs = ['<!-- Made from nbs/index.ipynb by `python .ci/readme.py`: edit the notebook, not this file. -->'], {}
     for c in nb['cells']:
         src = ''.join(c['source'])
         if c['cell_type'] == 'markdown': parts.append(src)
-        elif c['cell_type'] == 'code' and not hidden(c): parts.append(f'```python\n{src}\n```{outputs(c)}')
+        if c['cell_type'] != 'code' or hidden(c): continue
+        parts.append(f'```python\n{src}\n```{outputs(c)}')
+        parts += [f'![What these lines draw](images/{name})' for name in pictures(c)]
+        pngs.update(pictures(c))
     text = '\n\n'.join(parts)
-    return CHAPTER.sub(r'](nbs/\1)', IMAGE.sub(r'\1nbs/images/', text)).strip()+'\n'
+    return CHAPTER.sub(r'](nbs/\1)', IMAGE.sub(r'\1nbs/images/', text)).strip()+'\n', pngs
+
+
+def stale():
+    "What is not as nbs/index.ipynb says: README.md, or a picture of it"
+    text, pngs = page()
+    want = {ROOT/'README.md': text.encode(), **{ROOT/'nbs/images'/n: b for n, b in pngs.items()}}
+    old = [f for f in (ROOT/'nbs/images').glob('index-*.png') if f not in want]
+    return {f: b for f, b in want.items() if not f.exists() or f.read_bytes() != b}, old
 
 
 def link_patterns(cfg):
@@ -73,5 +89,8 @@ if __name__ == '__main__':
         for f, new in list(relinked()):
             f.write_text(new, encoding='utf-8')
             print('links set in', f.relative_to(ROOT))
-    (ROOT/'README.md').write_text(page(), encoding='utf-8')
-    print('README.md written from nbs/index.ipynb')
+    changed, old = stale()
+    for f, b in changed.items():
+        f.write_bytes(b)
+        print('written', f.relative_to(ROOT))
+    for f in old: f.unlink()

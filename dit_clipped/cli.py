@@ -15,9 +15,9 @@ import torch
 from fastcore.script import anno_parser
 from .core import default_device, grid_image, in_range, one_of, require, set_seed
 
-# %% ../nbs/21_cli.ipynb #97a283de
-PRESETS = dict(digits=dict(model='DiT-T/4', objective='v', schedule='cosine', steps=700,
-    batch_size=256, lr=2e-3, ema_decay=.99, sampler='ddim', sampling_steps=30, guidance=3.))
+# %% ../nbs/21_cli.ipynb #24e5a3aa
+PRESETS = dict(digits=dict(model='DiT-T/4', objective='v', schedule='cosine', steps=300,
+    batch_size=128, lr=2e-3, ema_decay=.99, sampler='ddim', sampling_steps=30, guidance=3.))
 
 # %% ../nbs/21_cli.ipynb #e6cf158d
 def load_data(
@@ -146,7 +146,7 @@ def train(
 
 train_main = as_command(train)
 
-# %% ../nbs/21_cli.ipynb #74a5340e
+# %% ../nbs/21_cli.ipynb #e58a6ac9
 def sample(
     ckpt: str='runs/digits', # Run folder, or one of its checkpoints
     label: int=None,         # What to draw; all labels in turn when left out
@@ -156,7 +156,8 @@ def sample(
     guidance: float=None,    # 1 is unguided; more pushes harder towards the label
     sampler: str=None,       # ddim, ddpm, dpm++, euler or heun
     seed: int=0,             # Picture k is drawn from seed + k
-    weights: str='ema'       # ema (averaged) or model (raw)
+    weights: str='ema',      # ema (averaged) or model (raw)
+    quiet: bool=False        # No progress bar
 ):
     "Draw from a trained run and save the pictures as one PNG"
     from dit_clipped.core import atomic_path
@@ -165,7 +166,7 @@ def sample(
     how = [a[k] if v is None else v for k, v in given.items()]
     which = range(model.config.num_classes) if label is None else [label]
     labels = [which[k % len(which)] for k in range(in_range(n, 1, 10000, 'n'))]
-    x = draw_labels(model, obj, labels, seed, *how, progress=True)
+    x = draw_labels(model, obj, labels, seed, *how, progress=not quiet)
     with atomic_path(out) as p: grid_image(x, zoom=max(1, 64//x.shape[-1])).save(p, format='PNG')
     print(f"{n} pictures of {'all labels' if label is None else f'label {label}'} -> {out}")
 
