@@ -146,7 +146,7 @@ def check_import():
 def check_pickles():
     "Every torch.load of the package reads weights only"
     src = {f: f.read_text(encoding='utf-8') for f in PKG.glob('*.py')}
-    return [f.name for f, s in src.items() for call in re.findall(r'torch\.load\([^\n]*', s) if 'weights_only=True' not in call]
+    return [f.name for f, s in src.items() for call in re.findall(r'torch\.load\((?:[^()]|\([^()]*\))*\)', s) if 'weights_only=True' not in call]
 
 
 def static():
@@ -159,12 +159,11 @@ def static():
 
 def built(out):
     "Wheel and sdist of the tree in folder `out`, from a clean copy"
-    files = '\0'.join(str(f.relative_to(ROOT)) for f in tracked('')).encode()
     src = Path(out)/'src'
-    src.mkdir()
-    for n in files.decode().split('\0'):
-        (src/n).parent.mkdir(parents=True, exist_ok=True)
-        (src/n).write_bytes((ROOT/n).read_bytes())
+    for f in filter(Path.is_file, tracked('')):
+        new = src/f.relative_to(ROOT)
+        new.parent.mkdir(parents=True, exist_ok=True)
+        new.write_bytes(f.read_bytes())
     rc, log = sh(f'{sys.executable} -m pip install -q build && {sys.executable} -m build -q --outdir "{out}" "{src}"')
     return next(Path(out).glob('*.whl'), None), next(Path(out).glob('*.tar.gz'), None), log if rc else ''
 
