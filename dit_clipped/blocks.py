@@ -54,18 +54,17 @@ def race(
     ms = torch.tensor([[_ms(f, qkv, grad) for f in rivals] for _ in range(6)])   # (rounds,2)
     return tuple(ms[1:].median(0).values.tolist())            # The first round does not count
 
-# %% ../nbs/04_blocks.ipynb #7cca9cdf
+# %% ../nbs/04_blocks.ipynb #33d75ef0
 @cache
 def _race_apart():
     with ThreadPoolExecutor(1) as pool: return pool.submit(race).result()
 
-@torch.compiler.assume_constant_result
 def fused_ratio() -> float: # Above 1 where the fused kernel is the slower one
     "Time of the fused kernel over plain attention, bf16 with gradients, raced once per process"
     plain, fused = _race_apart()
     return fused/plain
 
-# %% ../nbs/04_blocks.ipynb #37118e35
+# %% ../nbs/04_blocks.ipynb #14b995b5
 def use_fused(
     device: str, # A device type: 'cpu', 'cuda', ...
     dtype: torch.dtype, # Of queries, keys and values
@@ -74,6 +73,7 @@ def use_fused(
 ) -> bool: # False only for bf16 training on a CPU where the fused kernel lost the race
     "Whether `attention` takes torch's fused kernel"
     if device != 'cpu' or dtype != torch.bfloat16 or not grad: return True
+    if ratio is None and torch.compiler.is_compiling(): return True # a compiled graph cannot race
     return (fused_ratio() if ratio is None else ratio) <= 1
 
 # %% ../nbs/04_blocks.ipynb #718c6840
