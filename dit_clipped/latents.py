@@ -139,7 +139,7 @@ class Autoencoder(nn.Module):
     def moments(self, x): return getattr(self, 'quant_conv', nn.Identity())(self.encoder(x))
     def decode(self, z): return self.decoder(getattr(self, 'post_quant_conv', nn.Identity())(z))
 
-# %% ../nbs/14_latents.ipynb #1b5824ff
+# %% ../nbs/14_latents.ipynb #cf19a3b0
 class VAE(nn.Module):
     "Pictures (b,3,H,W) in [-1,1] <-> latents (b,c,H/f,W/f) of mean 0 and spread 1; frozen"
     def __init__(self,
@@ -149,11 +149,14 @@ class VAE(nn.Module):
         super().__init__()
         self.config = VAE_CONFIG | {k: v for k, v in config.items() if k[0] != '_'}
         self.model = model.eval().requires_grad_(False)
-        c, n = self.config, self.config['latent_channels']
-        row = lambda v, other: torch.tensor(v or [other]*n, dtype=torch.float32).view(1, n, 1, 1)
-        self.register_buffer('shift', row(c['latents_mean'], 0.), persistent=False)
-        self.register_buffer('scale', row(c['latents_std'], 1/c['scaling_factor']), persistent=False)
         self.big = None
+    def _row(self, values):
+        return torch.tensor(values, dtype=torch.float32, device=self.device).view(1, -1, 1, 1)
+    @property
+    def shift(self) -> Tensor: return self._row(self.config['latents_mean'] or [0.]*self.channels)
+    @property
+    def scale(self) -> Tensor:
+        return self._row(self.config['latents_std'] or [1/self.config['scaling_factor']]*self.channels)
     @property
     def f(self) -> int: return 2**(len(self.config['block_out_channels']) - 1)   # pixels per latent
     @property
@@ -161,7 +164,7 @@ class VAE(nn.Module):
     @property
     def dtype(self): return next(self.model.parameters()).dtype
     @property
-    def device(self): return self.shift.device
+    def device(self): return next(self.model.parameters()).device
 
 # %% ../nbs/14_latents.ipynb #a08c7acc
 @patch
@@ -211,7 +214,7 @@ def decode(self: VAE,
     if self.big is not None: return self.big.decode(z).sample
     return self.model.decode(z.contiguous(memory_format=torch.channels_last))
 
-# %% ../nbs/14_latents.ipynb #fcd97ed0
+# %% ../nbs/14_latents.ipynb #c6e87aa3
 def _old_names(k):
     for a, b in dict(query='to_q', key='to_k', value='to_v', proj_attn='to_out.0').items():
         k = k.replace(f'attentions.0.{a}.', f'attentions.0.{b}.')
@@ -241,7 +244,8 @@ def from_pretrained(cls: VAE,
     folder = Path(str(name)).expanduser()
     if not folder.is_dir(): folder = _download(str(name), subfolder, local_files_only, **kwargs)
     folder = folder/(subfolder or '')
-    c, state = _config(folder), _weights(folder); model = Autoencoder(c)
+    c, state = _config(folder), _weights(folder)
+    with torch.random.fork_rng(devices=[]): model = Autoencoder(c)
     want, have = ({k: tuple(v.shape) for k, v in o.items()} for o in (model.state_dict(), state))
     wrong = sorted(k for k in {*want, *have} if want.get(k) != have.get(k))
     require(not wrong, f'{folder}: {len(wrong)} weights are missing, too many or of another shape, '
@@ -329,9 +333,9 @@ class TinyVAE(nn.Module):
         e = self.vae.decode(d.sample()).sample.float() - x
         return e.abs().mean() + e.square().mean() + self.kl*d.kl().float().mean()/d.mean[0].numel()
 
-# %% ../nbs/14_latents.ipynb #2b2f9197
+# %% ../nbs/14_latents.ipynb #2ad15fc3
 def fit_scale(
-    vae: VAE,       # Its config and buffers change
+    vae: VAE,       # Its config changes
     images: Tensor  # Pictures (n,3,H,W) in [-1,1], hundreds of them
 ) -> VAE: # Itself: latents of `images` now have mean 0 and spread 1 in every channel
     "Measure mean and spread of each latent channel"
@@ -339,7 +343,6 @@ def fit_scale(
     var = mean.var((0, 2, 3)) + logvar.exp().mean((0, 2, 3))         # (c,)
     m, s = mean.mean((0, 2, 3)), var.sqrt()
     vae.config.update(latents_mean=m.tolist(), latents_std=s.tolist())
-    vae.shift.copy_(m.view_as(vae.shift)); vae.scale.copy_(s.view_as(vae.scale))
     return vae
 
 # %% ../nbs/14_latents.ipynb #e7883c59

@@ -236,7 +236,7 @@ def __call__(self: CLIPText,
     return TextCond(F.normalize(self.tower.pool(xs[-1], ids), dim=-1),
         torch.cat([xs[k] for k in self.layers], -1), length_mask(n*(n > 2), ids.shape[1]))
 
-# %% ../nbs/15_text.ipynb #6b250ab1
+# %% ../nbs/15_text.ipynb #c5c0a326
 @patch
 def sha256(self: CLIPText) -> str: # 64 letters; the same exactly when everything is
     "A fingerprint of weights, layers and vocabulary"
@@ -288,7 +288,7 @@ def from_pretrained(cls: CLIPText,
     "Read a saved `CLIPText`: strictly, from local files only"
     folder = Path(folder); c = _json(folder/'config.json')
     require(c.get('_class_name') == 'CLIPText', f'{folder} holds no CLIPText')
-    tower = TextTower(**c['tower'])
+    with torch.random.fork_rng(devices=[]): tower = TextTower(**c['tower'])
     tower = _load(tower, read_state(folder/'model.safetensors'), folder/'model.safetensors')
     if c['tokenizer']: tok = _BPE(c['tokenizer'])
     else: tok = WordTokenizer(_json(folder/'vocab.json'), c['tower']['context_length'])
@@ -364,7 +364,7 @@ def slot_loss(
     "Cross entropy, the mean over the slots"
     return sum(F.cross_entropy(g.float(), y[:, i]) for i, g in enumerate(guesses))/len(guesses)
 
-# %% ../nbs/15_text.ipynb #400ad3d2
+# %% ../nbs/15_text.ipynb #c533aaa1
 TINY = dict(embed_dim=256, vision_cfg=dict(layers=(1, 1, 1, 1), width=16, image_size=64, head_width=64),
     text_cfg=dict(context_length=24, width=192, heads=3, layers=3))
 
@@ -381,7 +381,7 @@ class _ClipRun:
         self.net.to(device, memory_format=torch.channels_last)
         self.out, self.steps, self.minutes, self.seed, self.groups = Path(out), steps, minutes, seed, groups
         self.device, self.step, self.stage, self.spent = device, 0, 0, 0.
-        self.settings = dict(steps=list(steps), seed=seed, groups=groups, tiny=json.loads(json.dumps(TINY)))
+        self.settings = dict(steps=list(steps), seed=seed, groups=list(groups), tiny=json.loads(json.dumps(TINY)))
         self.precision = 'bf16' if default_dtype(device) == torch.bfloat16 else 'no'
         self.start_stage(0)
     def start_stage(self, stage):

@@ -110,9 +110,9 @@ def check_state(
     require(not text, f'{source} do not fit this model.\n{text}By shape {_fits(state)}.')
 
 # %% ../nbs/06_weights.ipynb #4081e0ef
-def _put(model, state, source):
+def _put(model, state, source, assign=False):
     check_state(model, state, source)
-    model.load_state_dict(state, strict=True, assign=model.pos_embed.is_meta)
+    model.load_state_dict(state, strict=True, assign=assign or model.pos_embed.is_meta)
     return model.eval()
 
 def load_official(
@@ -226,6 +226,12 @@ def save_model(
     return folder
 
 # %% ../nbs/06_weights.ipynb #68442938
+def _blank(cfg):
+    "No memory for big ones; small ones are made for real: `meta` would load torch's compiler, .8 s"
+    if cfg.depth*cfg.hidden_size**2 > 10**7:
+        with torch.device('meta'): return DiT(cfg)
+    with torch.random.fork_rng(devices=[]): return DiT(cfg)
+
 def load_model(
     folder, # A folder of `save_model`
     device='cpu', # Where the model shall live
@@ -237,5 +243,4 @@ def load_model(
     try: d = json.loads(path.read_text())
     except ValueError as e: raise ValueError(f'{path} is no JSON ({e}): restore it') from e
     cfg = DiTConfig.from_dict({k: v for k, v in d.items() if k not in ('_class_name', 'extra')})
-    with torch.device('meta'): model = DiT(cfg)
-    return _put(model, read_state(weights), weights).to(device)
+    return _put(_blank(cfg), read_state(weights), weights, assign=True).to(device)
