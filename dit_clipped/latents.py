@@ -262,7 +262,7 @@ def _download(name, subfolder, offline, **kwargs):
         raise OSError(f'could not get {name!r} ({type(e).__name__}: {why}). Offline? Fetch it where '
             f'there is a network (hf download {name}) and pass the folder') from e
 
-# %% ../nbs/14_latents.ipynb #35ac7def
+# %% ../nbs/14_latents.ipynb #b027d1c8
 @patch
 def save_pretrained(self: VAE,
     folder, # Made if missing
@@ -270,8 +270,8 @@ def save_pretrained(self: VAE,
 ) -> Path: # The folder, which diffusers' AutoencoderKL.from_pretrained opens too
     "Write config.json and diffusion_pytorch_model.safetensors"
     folder, n = Path(folder), len(self.config['block_out_channels'])
-    c = dict(_class_name='AutoencoderKL', **self.config, down_block_types=['DownEncoderBlock2D']*n)
-    c['up_block_types'] = ['UpDecoderBlock2D']*n
+    c = dict(_class_name='AutoencoderKL') | self.config
+    c |= dict(down_block_types=['DownEncoderBlock2D']*n, up_block_types=['UpDecoderBlock2D']*n)
     state = {k: v.detach().cpu().to(dtype or v.dtype).contiguous() for k, v in self.model.state_dict().items()}
     with atomic_path(folder/'diffusion_pytorch_model.safetensors') as p: save_file(state, p)
     with atomic_path(folder/'config.json') as p: p.write_text(json.dumps(c, indent=1), 'utf-8')
