@@ -95,7 +95,7 @@ class TextTower(nn.Module):
         self.ln_final = nn.LayerNorm(width)
         self.text_projection = nn.Parameter(torch.randn(width, embed_dim)*width**-.5)
 
-# %% ../nbs/15_text.ipynb #e298f0a4
+# %% ../nbs/15_text.ipynb #b9ce2fd1
 @patch
 def states(self: TextTower,
     ids: Tensor # Rows of the word table (b,l)
@@ -104,6 +104,11 @@ def states(self: TextTower,
     xs = [self.token_embedding(ids) + self.positional_embedding[:ids.shape[1]]]   # (b,l,w)
     for block in self.transformer['resblocks']: xs.append(block(xs[-1]))
     return xs[:-1] + [self.ln_final(xs[-1])]
+
+def _is_text(name):
+    "Is this a weight of open_clip's text half?"
+    return name.startswith(('token_embedding', 'positional_embedding', 'transformer.', 'ln_final',
+        'text_projection'))
 
 @patch
 def pool(self: TextTower,
@@ -235,6 +240,28 @@ def __call__(self: CLIPText,
     n = ids.argmax(-1) + 1                                           # (b,), 2: nothing inside
     return TextCond(F.normalize(self.tower.pool(xs[-1], ids), dim=-1),
         torch.cat([xs[k] for k in self.layers], -1), length_mask(n*(n > 2), ids.shape[1]))
+
+# %% ../nbs/15_text.ipynb #d842ca6d
+@patch(cls_method=True)
+def from_open_clip(cls: CLIPText,
+    name: str='ViT-B-32-quickgelu', # A model of open_clip
+    pretrained: str='laion400m_e32', # Its weights, or a local .safetensors; None: untrained
+    cache_dir: str=None, # Where downloads go
+    layers=(-1,) # As in `CLIPText`
+): # OSError says how to go offline
+    "The text tower of an open_clip model; the image tower is dropped"
+    import open_clip
+    cfg = open_clip.get_model_config(name)
+    require(cfg, f'open_clip has no model {name!r}: open_clip.list_models() names them')
+    t = cfg['text_cfg']
+    require('hf_model_name' not in t, f'{name} reads with a model of the Hub: only CLIP towers fit here')
+    try: model = open_clip.create_model(name, pretrained=pretrained, cache_dir=cache_dir)
+    except Exception as e: raise OSError(f'could not get {name}, {pretrained} ({type(e).__name__}: '
+        f'{str(e)[:200]}). Offline? Pass a local .safetensors as pretrained') from e
+    size = [t[k] for k in ('vocab_size', 'context_length', 'width', 'layers', 'heads')]
+    tower = TextTower(*size, cfg['embed_dim'], cfg.get('quick_gelu', False))
+    state = {k: v for k, v in model.state_dict().items() if _is_text(k)}
+    return cls(_load(tower, state, name), _BPE(name), layers)
 
 # %% ../nbs/15_text.ipynb #c5c0a326
 @patch
@@ -497,10 +524,7 @@ def export(self: _ClipRun):
     tower = _load(TextTower(**c), state, 'the text half')
     return CLIPText(tower, self.tokenizer).save_pretrained(self.out/'text_encoder', torch.float16)
 
-# %% ../nbs/15_text.ipynb #90163228
-def _is_text(name):
-    return name.startswith(('token_embedding', 'positional_embedding', 'transformer.', 'ln_final', 'text_projection'))
-
+# %% ../nbs/15_text.ipynb #0b2dcbeb
 class ClipImage:
     "The tower that looks: pictures to unit vectors, to compare with those of `CLIPText`"
     def __init__(self,
