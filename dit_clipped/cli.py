@@ -436,7 +436,7 @@ def bench(
 
 bench_main = as_command(bench)
 
-# %% ../nbs/21_cli.ipynb #a9e1374c
+# %% ../nbs/21_cli.ipynb #d782b53a
 def _seconds(code):
     import subprocess
     t0 = time.perf_counter()
@@ -455,9 +455,12 @@ def startup_report(
         codes = 'import torch', 'import torch, dit_clipped', draw
         secs = torch.tensor([[_seconds(c) for c in codes] for _ in range(repeats)])
     t, i, s = secs.median(0).values.tolist()
-    pipe, warm = DiTClippedPipeline.from_pretrained(), []
-    for _ in range(repeats + 1):
-        t0 = time.perf_counter(); pipe(['a red heart']*16, seed=0, num_inference_steps=20)
-        warm.append(time.perf_counter() - t0)
+    warm = {}
+    for dtype in ('float32', 'bfloat16'):
+        pipe, warm[dtype] = DiTClippedPipeline.from_pretrained(dtype=getattr(torch, dtype)), []
+        for _ in range(repeats + 1):
+            t0 = time.perf_counter(); pipe(['a red heart']*16, seed=0, num_inference_steps=20)
+            warm[dtype].append(time.perf_counter() - t0)
     return (f'import torch {t:.2f} s; dit_clipped on top {i - t:.2f} s; prompt to PNG {s:.2f} s, ratio '
-        f'{s/t:.2f}; 16 pictures, 20 steps, warm: {median(warm[1:]):.2f} s')
+        f'{s/t:.2f}; 16 pictures, 20 steps, warm: '
+        + ', '.join(f'{k} {median(v[1:]):.2f} s' for k, v in warm.items()))

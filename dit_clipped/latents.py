@@ -496,7 +496,7 @@ def loader(self: LatentCache): # A DataLoader for `Trainer`
     "Batches as they are"
     return torch.utils.data.DataLoader(self, collate_fn=lambda batch: batch)
 
-# %% ../nbs/14_latents.ipynb #ee3a1564
+# %% ../nbs/14_latents.ipynb #5572115c
 class LatentBatch:
     "`encode_fn` of a `Trainer`: a batch of a cache, or of pictures and captions, to (z, TextCond)"
     def __init__(self,
@@ -506,5 +506,6 @@ class LatentBatch:
     def __call__(self, *batch):
         if len(batch) == 2: m, y = self.vae.moments(batch[0]), self.text(list(batch[1]))
         else: m, y = batch[0], TextCond(*batch[1:])
-        z = self.vae.sample(m, torch.randn_like(m[:, :self.vae.channels]))     # (b,c,h,w)
+        noise = torch.randn(m[:, :self.vae.channels].shape, device=m.device)
+        z = self.vae.sample(m, noise)                                # (b,c,h,w)
         return z, y
