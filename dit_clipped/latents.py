@@ -7,7 +7,7 @@ __all__ = ['VAE_CONFIG', 'TINY_VAE', 'psnr', 'Resnet', 'PixelAttention', 'Down',
            'Autoencoder', 'VAE', 'fingerprint', 'TinyVAE', 'fit_scale', 'train_vae', 'cache_origin', 'build_cache',
            'LatentCache', 'LatentBatch']
 
-# %% ../nbs/14_latents.ipynb #7e7f239c
+# %% ../nbs/14_latents.ipynb #036d5507
 import hashlib, json
 import torch, torch.nn.functional as F
 from fastcore.basics import patch
@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn, Tensor
 from .conditioning import TextCond, length_mask
-from .core import atomic_path, default_device, in_range, require, set_seed
+from .core import atomic_path, in_range, require, set_seed
 from .weights import read_state
 
 # %% ../nbs/14_latents.ipynb #6f4359bc

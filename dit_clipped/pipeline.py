@@ -473,14 +473,14 @@ def to(self:DiTClippedPipeline,
     if self.text_encoder is not None and device is not None: self.text_encoder.to(device)
     return self
 
-# %% ../nbs/16_pipeline.ipynb #f5e7817a
+# %% ../nbs/16_pipeline.ipynb #b9c80c55
 def _part(folder, name, load):
     require((folder/name).is_dir(), f'{folder/INDEX} names {name!r}, but there is no folder '
         f'{name}/: fetch the pipeline again, or pass {name}=', FileNotFoundError)
     return load(folder/name)
 
 def _vae(folder):
-    from dit_clipped.latents import Autoencoder, VAE
+    from dit_clipped.latents import VAE
     return VAE.from_pretrained(folder)
 
 def _text(folder):

@@ -6,20 +6,19 @@
 __all__ = ['SLOTS', 'TINY', 'clip_loss', 'QuickGELU', 'TextTower', 'WordTokenizer', 'CLIPText', 'scene_targets', 'hard_group',
            'SlotHeads', 'slot_loss', 'ClipImage', 'load_clip_image', 'train_clip']
 
-# %% ../nbs/15_text.ipynb #a97b478b
+# %% ../nbs/15_text.ipynb #a65ceed8
 import hashlib, json, math, random, re, time, warnings
 import torch, torch.nn.functional as F
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 from fastcore.basics import patch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn, Tensor
 from .conditioning import TextCond, length_mask
 from .core import atomic_path, default_device, default_dtype, in_range, one_of, require
 from .data import COLOURS, GLYPHS, HELD_OUT, PLACES, SIZES, caption, draw, random_scene
-from .training import autocast, clip_grads, lr_at
+from .training import autocast, clip_grads
 from .weights import read_state
 
 # %% ../nbs/15_text.ipynb #21898f7c
@@ -125,7 +124,7 @@ def forward(self: TextTower,
     x = self.states(ids)[-1]
     return self.pool(x, ids), x
 
-# %% ../nbs/15_text.ipynb #7ba59536
+# %% ../nbs/15_text.ipynb #9a99fe5d
 _PIECES = re.compile(r'\w+|[.,:]|[^\w\s.,:]+')
 
 def _warn_cut(cut, length):
@@ -141,6 +140,7 @@ class WordTokenizer:
         top = max((r for rows in words.values() for r in rows), default=0)
         self.words, self.context_length = words, in_range(context_length, 3, 10**6, 'context_length')
         self.start, self.end, self.vocab_size = top + 1, top + 2, top + 3
+    def __call__(self, captions): return self.rows(captions)
 
 # %% ../nbs/15_text.ipynb #27fb3242
 @patch(cls_method=True)
@@ -155,7 +155,7 @@ def from_captions(cls: WordTokenizer,
     row = {v: i for i, v in enumerate(sorted({v for vs in bpe.values() for v in vs}), 1)}
     return cls({w: [row[v] for v in vs] for w, vs in bpe.items()}, context_length)
 
-# %% ../nbs/15_text.ipynb #e078b3af
+# %% ../nbs/15_text.ipynb #bf330aad
 @patch
 def _rows(self: WordTokenizer, text):
     words = _PIECES.findall(text.lower())
@@ -170,7 +170,7 @@ def _rows(self: WordTokenizer, text):
     return (rows + rest)[:room], ' '.join(known), [w for w in words if w not in self.words]
 
 @patch
-def __call__(self: WordTokenizer,
+def rows(self: WordTokenizer,
     captions: list # Texts
 ) -> Tensor: # (b,l) whole numbers; a warning names unknown words and what was cut
     "Rows for `captions`, padded with 0"
