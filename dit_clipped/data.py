@@ -106,16 +106,18 @@ def _pick(rng, xs): return xs[int(rng.random()*len(xs))]
 
 def caption(scene: Scene,    # What the picture shows
     rng: random.Random=None, # Chooses the wording; a fresh one when None
-    wording: str='train'     # A key of `TEMPLATES`: 'train' or 'heldout'
+    wording: str='train'     # A key of `TEMPLATES`: 'train', 'heldout', or 'brief', which says less
 ) -> str: # One English sentence in lower case, at most 24 CLIP tokens
     "Say `scene` in words"
-    rng = rng or random.Random()
+    rng, less = rng or random.Random(), wording == 'brief'
+    bare, grey = less and rng.random() < .5, less and rng.random() < .3   # no article, no colour
     def say(key): return _pick(rng, WORDS.get(key, [key]))
-    things = [f'a {say(o.size)} {o.colour} {say(o.glyph)}' for o in scene.objects]
+    things = [f'{"" if bare else "a "}{say(o.size)} {"" if grey else o.colour} {say(o.glyph)}'
+        for o in scene.objects]
     if scene.relation and rng.random() < .7: s = f' {say(scene.relation)} '.join(things)
     else: s = ' and '.join(f'{t} {say(o.place)}' for t,o in zip(things, scene.objects))
     s = _pick(rng, TEMPLATES[one_of(wording, TEMPLATES, 'wording')]).format(s=s, c=scene.background)
-    for rule, by in _RULES: s = rule.sub(by, s)
+    for rule, by in _RULES: s = rule.sub(by, s).strip()
     return s if len(re.findall(r'\w+|[,.:]', s)) <= 22 else caption(scene, rng, wording)
 
 # %% ../nbs/01_data.ipynb #041b3043
@@ -147,18 +149,21 @@ class Pictograms(Dataset):
         seed: int=0,         # Item i depends on `(seed, i)` and the three choices below, no more
         split: str='train',  # A key of `PAIRS`: which pairs of glyph and colour occur
         two: float=.5,       # Share of scenes with two objects
-        wording: str='train' # A key of `TEMPLATES`
+        wording: str='train', # A key of `TEMPLATES`
+        brief: float=0.      # Share of captions in the wording 'brief' instead
     ):
         self.n, self.size = in_range(n, 1, 2**40, 'n'), in_range(size, 8, 4096, 'size')
         self.seed, self.two = in_range(seed, 0, 2**32 - 1, 'seed'), in_range(two, 0, 1, 'two')
         self.split = one_of(split, PAIRS, 'split')
         self.wording = one_of(wording, TEMPLATES, 'wording')
+        self.brief = in_range(brief, 0, 1, 'brief')
     def __len__(self): return self.n
     def _item(self, i, k):
         require(-self.n <= i < self.n, f'no item {i}: they go from 0 to {self.n - 1}', IndexError)
         rng = random.Random(self.seed*2**40 + int(i) % self.n)
         scene = random_scene(rng, self.split, self.two)
-        return scene, [caption(scene, rng, self.wording) for _ in range(k)]
+        def how(): return 'brief' if self.brief and rng.random() < self.brief else self.wording
+        return scene, [caption(scene, rng, how()) for _ in range(k)]
     def scene(self, i): return self._item(i, 0)[0]
     def captions(self, i, k=1): return self._item(i, k)[1]
     def __getitem__(self, i):
