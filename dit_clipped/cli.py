@@ -136,7 +136,7 @@ def make_trainer(
 
 # %% ../nbs/21_cli.ipynb #bf772209
 STAGES = dict(text=600, vae=5600, items=40_960, steps=5000, image=1500) # the whole preset
-REFINE = dict(text=500, vae=4000, items=40_960, steps=3000, image=300)  # the same, with --init
+REFINE = dict(text=500, vae=4000, items=40_960, steps=2000, image=300)  # the same, with --init
 MINUTES, VAE_STEP = 82., .27 # measured on one core: all stages; seconds of one VAE step
 
 def _pace():
@@ -365,12 +365,17 @@ def evaluate(
     out: str=None,           # Save the guided pictures as a grid here
     one: int=1000,           # Pipelines: prompts for one object
     two: int=500,            # Pipelines: prompts for two
-    wording: str='train',    # Pipelines: sentence forms, train or heldout
+    wording: str='train',    # Pipelines: sentence forms: train, heldout or brief
+    steps: int=None,         # Pipelines: denoising steps; the model's when left out, like the next two
+    guidance: float=None,    # Pipelines: 1 is unguided
+    sampler: str=None,       # Pipelines: euler or heun
     reader: str='nbs/assets/reader.safetensors' # Pipelines: the judge
 ):
     "Read a model's drawings back: digits by their classifier, pictograms by the reader"
     if ckpt == 'shipped' or (Path(ckpt)/'model_index.json').is_file():
-        return evaluate_scenes(None if ckpt == 'shipped' else ckpt, one, two, seed, out, wording, reader)
+        how = dict(num_inference_steps=steps, guidance_scale=guidance, scheduler=sampler)
+        ckpt = None if ckpt == 'shipped' else ckpt
+        return evaluate_scenes(ckpt, one, two, seed, out, wording, reader, **how)
     from dit_clipped.data import Digits
     from dit_clipped.evaluation import digit_reader, digit_report
     model, obj, a = open_run(ckpt, default_device())
@@ -392,16 +397,17 @@ def evaluate_scenes(
     seed: int=0,   # Of the first picture
     out: str=None, # Save the first 64 pictures here
     wording: str='train', # A key of `TEMPLATES`
-    reader='nbs/assets/reader.safetensors' # The judge
+    reader='nbs/assets/reader.safetensors', # The judge
+    **how          # For the pipeline's call; its defaults when left out
 ) -> dict: # From `scene_report`
-    "Draw one picture per prompt of the exam at default settings, and read them"
+    "Draw one picture per prompt of the exam, and read them"
     from dit_clipped.evaluation import load_reader, read_scenes, scene_prompts, scene_report
     from dit_clipped.pipeline import DiTClippedPipeline
     judge, pipe = load_reader(reader), DiTClippedPipeline.from_pretrained(ckpt)
     scenes, captions = scene_prompts(one, two, wording=wording)
-    parts = [pipe(captions[k:k+64], seed=seed + k, output_type='pt').images.cpu()*2 - 1
+    parts = [pipe(captions[k:k+64], seed=seed + k, output_type='pt', **how).images.cpu()*2 - 1
              for k in range(0, len(captions), 64)]
-    r = scene_report(read_scenes(judge, torch.cat(parts)), scenes)
+    r = scene_report(read_scenes(judge, torch.cat(parts)), scenes, captions)
     for k in ('trained', 'held-out', 'two'):
         if k in r: print(f'{k:>9}', *(f'{n} {v:.1%}' if n != 'n' else f'of {v}' for n, v in r[k].items()))
     worst = sorted(r['glyphs'].items(), key=lambda kv: kv[1])[:3]
