@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['VAE_CONFIG', 'TINY_VAE', 'psnr', 'Resnet', 'PixelAttention', 'Down', 'Up', 'Level', 'Middle', 'Encoder', 'Decoder',
            'Autoencoder', 'VAE', 'fingerprint', 'TinyVAE', 'fit_scale', 'train_vae', 'cache_origin', 'build_cache',
-           'LatentCache', 'LatentBatch']
+           'LatentCache', 'LatentBatch', 'compare_speed']
 
 # %% ../nbs/14_latents.ipynb #036d5507
-import hashlib, json
+import hashlib, json, re, time
 import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from pathlib import Path
@@ -16,14 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn, Tensor
 from .conditioning import TextCond, length_mask
-from .core import atomic_path, in_range, require, set_seed
+from .core import atomic_path, in_range, one_of, require, set_seed
 from .weights import read_state
 
 # %% ../nbs/14_latents.ipynb #6f4359bc
 def psnr(
     a: Tensor, # Pictures (b,c,h,w) in [-1,1]
     b: Tensor  # Pictures (b,c,h,w) in [-1,1]
-) -> Tensor: # (b,) in dB: 10 more is a tenth of the squared error
+) -> Tensor: # (b,) in dB: 10 more is a tenth of the squared error; ValueError on unequal shapes
     "Peak signal-to-noise ratio, picture by picture"
     require(a.shape == b.shape, f'{tuple(a.shape)} and {tuple(b.shape)}: expected equal shapes')
     mse = ((a - b)/2).square().flatten(1).mean(1)                    # (b,)
@@ -32,10 +32,16 @@ def psnr(
 # %% ../nbs/14_latents.ipynb #b82a5bac
 class Resnet(nn.Module):
     "Two convolutions around a shortcut"
-    def __init__(self, cin, cout, groups):
+    def __init__(self,
+        cin: int,  # Channels that come in
+        cout: int, # Channels that go out
+        groups: int # Of each group norm; it divides both
+    ):
         super().__init__()
-        self.norm1, self.conv1 = nn.GroupNorm(groups, cin, 1e-6), nn.Conv2d(cin, cout, 3, padding=1)
-        self.norm2, self.conv2 = nn.GroupNorm(groups, cout, 1e-6), nn.Conv2d(cout, cout, 3, padding=1)
+        self.norm1 = nn.GroupNorm(groups, cin, 1e-6)
+        self.conv1 = nn.Conv2d(cin, cout, 3, padding=1)
+        self.norm2 = nn.GroupNorm(groups, cout, 1e-6)
+        self.conv2 = nn.Conv2d(cout, cout, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(cin, cout, 1) if cin != cout else nn.Identity()
     def forward(self, x):                                            # (b,cin,h,w)
         y = self.conv1(F.silu(self.norm1(x)))
@@ -44,7 +50,10 @@ class Resnet(nn.Module):
 # %% ../nbs/14_latents.ipynb #74cde2c0
 class PixelAttention(nn.Module):
     "Every place of the grid listens to every other, with one head"
-    def __init__(self, c, groups):
+    def __init__(self,
+        c: int,     # Channels
+        groups: int # Of the group norm
+    ):
         super().__init__()
         self.group_norm = nn.GroupNorm(groups, c, 1e-6)
         self.to_q, self.to_k, self.to_v = (nn.Linear(c, c) for _ in range(3))
@@ -52,34 +61,46 @@ class PixelAttention(nn.Module):
     def forward(self, x):                                            # (b,c,h,w)
         z = self.group_norm(x).flatten(2).transpose(1, 2)            # (b,h*w,c)
         qkv = (f(z)[:, None] for f in (self.to_q, self.to_k, self.to_v))
-        z = F.scaled_dot_product_attention(*qkv)[:, 0]
+        z = F.scaled_dot_product_attention(*qkv)[:, 0]               # (b,h*w,c)
         return x + self.to_out[0](z).transpose(1, 2).reshape(x.shape)
 
-# %% ../nbs/14_latents.ipynb #f926bfe4
+# %% ../nbs/14_latents.ipynb #ab775894
 class Down(nn.Module):
     "Half the height and width"
-    def __init__(self, c): super().__init__(); self.conv = nn.Conv2d(c, c, 3, stride=2)
+    def __init__(self, c: int # Channels
+    ): super().__init__(); self.conv = nn.Conv2d(c, c, 3, stride=2)
     def forward(self, x): return self.conv(F.pad(x, (0, 1, 0, 1)))   # (b,c,h/2,w/2)
 
+# %% ../nbs/14_latents.ipynb #e7d0f4f4
 class Up(nn.Module):
     "Twice the height and width"
-    def __init__(self, c): super().__init__(); self.conv = nn.Conv2d(c, c, 3, padding=1)
+    def __init__(self, c: int # Channels
+    ): super().__init__(); self.conv = nn.Conv2d(c, c, 3, padding=1)
     def forward(self, x): return self.conv(F.interpolate(x, scale_factor=2.))   # (b,c,2h,2w)
 
+# %% ../nbs/14_latents.ipynb #973c484a
 class Level(nn.Module):
     "Resnets of one size, then a change of size"
-    def __init__(self, cin, cout, n, groups, move=None):
+    def __init__(self, cin: int, cout: int, # Channels that come in and go out
+        n: int,      # Resnets
+        groups: int, # Of each group norm
+        move=None    # `Down`, `Up`, or None: the size stays
+    ):
         super().__init__()
-        self.resnets = nn.ModuleList(Resnet(cin if i == 0 else cout, cout, groups) for i in range(n))
+        self.resnets = nn.ModuleList(Resnet(cout if i else cin, cout, groups) for i in range(n))
         self.downsamplers = nn.ModuleList([Down(cout)] if move is Down else [])
         self.upsamplers = nn.ModuleList([Up(cout)] if move is Up else [])
     def forward(self, x):
         for f in (*self.resnets, *self.downsamplers, *self.upsamplers): x = f(x)
         return x
 
+# %% ../nbs/14_latents.ipynb #b2da9d9c
 class Middle(nn.Module):
     "Resnet, attention if asked for, resnet"
-    def __init__(self, c, groups, attend):
+    def __init__(self, c: int, # Channels
+        groups: int, # Of each group norm
+        attend: bool # With attention
+    ):
         super().__init__()
         self.resnets = nn.ModuleList(Resnet(c, c, groups) for _ in range(2))
         self.attentions = nn.ModuleList([PixelAttention(c, groups)] if attend else [])
@@ -90,12 +111,14 @@ class Middle(nn.Module):
 # %% ../nbs/14_latents.ipynb #868311e6
 class Encoder(nn.Module):
     "Pictures to moments"
-    def __init__(self, c):
+    def __init__(self, c: dict # Config: every key of `VAE_CONFIG`
+    ):
         super().__init__()
         w, g = c['block_out_channels'], c['norm_num_groups']
+        moves = [Down]*(len(w) - 1) + [None]
         self.conv_in = nn.Conv2d(c['in_channels'], w[0], 3, padding=1)
-        self.down_blocks = nn.ModuleList(Level(a, b, c['layers_per_block'], g, Down if i < len(w)-1 else None)
-            for i, (a, b) in enumerate(zip([w[0], *w], w)))
+        self.down_blocks = nn.ModuleList(
+            Level(a, b, c['layers_per_block'], g, m) for a, b, m in zip([w[0], *w], w, moves))
         self.mid_block = Middle(w[-1], g, c['mid_block_add_attention'])
         self.conv_norm_out = nn.GroupNorm(g, w[-1], 1e-6)
         self.conv_out = nn.Conv2d(w[-1], 2*c['latent_channels'], 3, padding=1)
@@ -107,12 +130,14 @@ class Encoder(nn.Module):
 # %% ../nbs/14_latents.ipynb #e233d395
 class Decoder(nn.Module):
     "Latents to pictures"
-    def __init__(self, c):
+    def __init__(self, c: dict # Config: every key of `VAE_CONFIG`
+    ):
         super().__init__()
         w, g = c['block_out_channels'][::-1], c['norm_num_groups']
+        moves = [Up]*(len(w) - 1) + [None]
         self.conv_in = nn.Conv2d(c['latent_channels'], w[0], 3, padding=1)
-        self.up_blocks = nn.ModuleList(Level(a, b, c['layers_per_block'] + 1, g, Up if i < len(w)-1 else None)
-            for i, (a, b) in enumerate(zip([w[0], *w], w)))
+        self.up_blocks = nn.ModuleList(
+            Level(a, b, c['layers_per_block'] + 1, g, m) for a, b, m in zip([w[0], *w], w, moves))
         self.mid_block = Middle(w[0], g, c['mid_block_add_attention'])
         self.conv_norm_out = nn.GroupNorm(g, w[-1], 1e-6)
         self.conv_out = nn.Conv2d(w[-1], c['out_channels'], 3, padding=1)
@@ -121,11 +146,13 @@ class Decoder(nn.Module):
         for f in self.up_blocks: z = f(z)
         return self.conv_out(F.silu(self.conv_norm_out(z)))                    # (b,3,f*h,f*w)
 
-# %% ../nbs/14_latents.ipynb #998c0093
+# %% ../nbs/14_latents.ipynb #42e1b906
 VAE_CONFIG = dict(in_channels=3, out_channels=3, latent_channels=4, layers_per_block=1,
     block_out_channels=[64], norm_num_groups=32, mid_block_add_attention=True, use_quant_conv=True,
-    use_post_quant_conv=True, scaling_factor=.18215, latents_mean=None, latents_std=None)
+    use_post_quant_conv=True, scaling_factor=.18215, shift_factor=None, latents_mean=None,
+    latents_std=None)
 
+# %% ../nbs/14_latents.ipynb #998c0093
 class Autoencoder(nn.Module):
     "diffusers' `AutoencoderKL` in a few lines: the same config, weight names and results"
     def __init__(self,
@@ -144,43 +171,53 @@ class VAE(nn.Module):
     "Pictures (b,3,H,W) in [-1,1] <-> latents (b,c,H/f,W/f) of mean 0 and spread 1; frozen"
     def __init__(self,
         config: dict, # Of an AutoencoderKL
-        model: nn.Module # An `Autoencoder`, or diffusers' own
+        model: nn.Module # Its `Autoencoder`
     ):
         super().__init__()
         self.config = VAE_CONFIG | {k: v for k, v in config.items() if k[0] != '_'}
         self.model = model.eval().requires_grad_(False)
-        self.big = None
-    def _row(self, values):
-        return torch.tensor(values, dtype=torch.float32, device=self.device).view(1, -1, 1, 1)
+        self.big = None                                              # see `tiled`
     @property
-    def shift(self) -> Tensor: return self._row(self.config['latents_mean'] or [0.]*self.channels)
+    def f(self) -> int: return 2**(len(self.config['block_out_channels']) - 1) # pixels per latent
     @property
-    def scale(self) -> Tensor:
-        return self._row(self.config['latents_std'] or [1/self.config['scaling_factor']]*self.channels)
-    @property
-    def f(self) -> int: return 2**(len(self.config['block_out_channels']) - 1)   # pixels per latent
-    @property
-    def channels(self) -> int: return self.config['latent_channels']             # c
+    def channels(self) -> int: return self.config['latent_channels']           # c
     @property
     def dtype(self): return next(self.model.parameters()).dtype
     @property
     def device(self): return next(self.model.parameters()).device
 
-# %% ../nbs/14_latents.ipynb #a08c7acc
+# %% ../nbs/14_latents.ipynb #3ab07b2a
+def _row(vae, values):
+    return torch.tensor(values, dtype=torch.float32, device=vae.device).view(1, -1, 1, 1)
+
+@patch(as_prop=True)
+def shift(self: VAE) -> Tensor: # (1,c,1,1)
+    "The mean of raw latents"
+    c = self.config
+    return _row(self, c['latents_mean'] or [c['shift_factor'] or 0.]*self.channels)
+
+# %% ../nbs/14_latents.ipynb #dece3791
+@patch(as_prop=True)
+def scale(self: VAE) -> Tensor: # (1,c,1,1)
+    "The spread of raw latents"
+    c = self.config
+    return _row(self, c['latents_std'] or [1/c['scaling_factor']]*self.channels)
+
+# %% ../nbs/14_latents.ipynb #f039c3e9
 @patch
 @torch.no_grad()
 def moments(self: VAE,
     x: Tensor # (b,3,H,W) in [-1,1]; H and W multiples of `f`
-) -> Tensor: # (b,2c,H/f,W/f) fp32: c means, then c log variances
+) -> Tensor: # (b,2c,H/f,W/f) fp32: c means, then c log variances; ValueError on other shapes
     "What the encoder says about `x`"
-    h, w = x.shape[-2:]
-    require(x.ndim == 4 and x.shape[1] == self.config['in_channels'] and not (h % self.f or w % self.f),
-        f'pictures are {tuple(x.shape)}, expected (b,{self.config["in_channels"]},H,W), H and W '
-        f'multiples of {self.f}: resize or crop them')
+    n, f = self.config['in_channels'], self.f
+    require(x.ndim == 4 and x.shape[1] == n and not any(s % f for s in x.shape[2:]), 'pictures are '
+        f'{tuple(x.shape)}, expected (b,{n},H,W), H and W multiples of {f}: resize or crop them')
     x = x.to(self.device, self.dtype)
     if self.big is not None: return self.big.encode(x).latent_dist.parameters.float()
     return self.model.moments(x.contiguous(memory_format=torch.channels_last)).float()
 
+# %% ../nbs/14_latents.ipynb #b6e4037b
 @patch
 def sample(self: VAE,
     moments: Tensor, # (b,2c,h,w)
@@ -189,8 +226,9 @@ def sample(self: VAE,
     "A latent that the moments allow"
     mean, logvar = moments.float().chunk(2, 1)                       # (b,c,h,w) each
     if noise is not None: mean = mean + (logvar.clamp(-30, 20)/2).exp()*noise
-    return (mean - self.shift)/self.scale
+    return (mean - self.shift.to(mean))/self.scale.to(mean)
 
+# %% ../nbs/14_latents.ipynb #6236a0b6
 @patch
 def encode(self: VAE,
     x: Tensor, # (b,3,H,W) in [-1,1]
@@ -202,107 +240,100 @@ def encode(self: VAE,
     shape = m[:, :self.channels].shape
     return self.sample(m, torch.randn(shape, generator=generator, device=generator.device).to(m))
 
+# %% ../nbs/14_latents.ipynb #f9aa6b6d
 @patch
 @torch.no_grad()
 def decode(self: VAE,
     z: Tensor # (b,c,h,w) of mean 0 and spread 1
-) -> Tensor: # (b,3,f*h,f*w), about in [-1,1]
+) -> Tensor: # (b,3,f*h,f*w), about in [-1,1]; ValueError on other channels
     "Latents to pictures"
     require(z.ndim == 4 and z.shape[1] == self.channels, f'latents are {tuple(z.shape)}, '
-        f'expected (b,{self.channels},h,w)')
+        f'expected (b,{self.channels},h,w): moments go through sample first')
     z = (z.float().to(self.device)*self.scale + self.shift).to(self.dtype)
     if self.big is not None: return self.big.decode(z).sample
     return self.model.decode(z.contiguous(memory_format=torch.channels_last))
 
-# %% ../nbs/14_latents.ipynb #c6e87aa3
-def _old_names(k):
-    for a, b in dict(query='to_q', key='to_k', value='to_v', proj_attn='to_out.0').items():
-        k = k.replace(f'attentions.0.{a}.', f'attentions.0.{b}.')
-    return k
+# %% ../nbs/14_latents.ipynb #603e32f2
+def _blocks(config):
+    n = len(config['block_out_channels'])
+    return dict(down_block_types=['DownEncoderBlock2D']*n, up_block_types=['UpDecoderBlock2D']*n)
 
-def _weights(folder):
-    for f in ('diffusion_pytorch_model.safetensors', 'diffusion_pytorch_model.fp16.safetensors'):
-        if (folder/f).is_file(): return {_old_names(k): v.float() for k, v in read_state(folder/f).items()}
-    raise FileNotFoundError(f'{folder} has no diffusion_pytorch_model.safetensors; pickles (.bin) '
-        'are never opened: convert them with diffusers, save_pretrained(safe_serialization=True)')
-
-def _config(folder):
-    file = folder/'config.json'
-    require(file.is_file(), f'{folder} is no VAE: it has no config.json', FileNotFoundError)
-    c = json.loads(file.read_text('utf-8')); name = c.get('_class_name')
-    require(name == 'AutoencoderKL', f'{folder} holds a {name}, expected an AutoencoderKL')
-    return c
-
-@patch(cls_method=True)
-def from_pretrained(cls: VAE,
-    name='stabilityai/sd-vae-ft-ema', # Local folder, or Hub name
-    subfolder: str=None, # Of it, e.g. 'vae' in a Stable Diffusion
-    local_files_only: bool=False, # Never ask the Hub
-    **kwargs # For huggingface_hub's snapshot_download: revision, cache_dir, token
-) -> VAE: # OSError says how to go offline
-    "Open an `AutoencoderKL`"
-    folder = Path(str(name)).expanduser()
-    if not folder.is_dir(): folder = _download(str(name), subfolder, local_files_only, **kwargs)
-    folder = folder/(subfolder or '')
-    c, state = _config(folder), _weights(folder)
-    with torch.random.fork_rng(devices=[]): model = Autoencoder(c)
-    want, have = ({k: tuple(v.shape) for k, v in o.items()} for o in (model.state_dict(), state))
-    wrong = sorted(k for k in {*want, *have} if want.get(k) != have.get(k))
-    require(not wrong, f'{folder}: {len(wrong)} weights are missing, too many or of another shape, '
-        f'first {wrong[:3]}: is its config.json of this model?')
-    model.load_state_dict(state, assign=True)
-    return cls(c, model.to(memory_format=torch.channels_last))
-
-def _download(name, subfolder, offline, **kwargs):
-    from huggingface_hub import snapshot_download
-    wanted = [f'{subfolder}/{f}' if subfolder else f for f in ('config.json', '*model*.safetensors')]
-    try: return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=offline, **kwargs))
-    except Exception as e:
-        why = (str(e) or 'no reason given').splitlines()[0]
-        raise OSError(f'could not get {name!r} ({type(e).__name__}: {why}). Offline? Fetch it where '
-            f'there is a network (hf download {name}) and pass the folder') from e
-
-# %% ../nbs/14_latents.ipynb #b027d1c8
 @patch
 def save_pretrained(self: VAE,
     folder, # Made if missing
     dtype: torch.dtype=None # Of the stored weights; as they are when None
 ) -> Path: # The folder, which diffusers' AutoencoderKL.from_pretrained opens too
     "Write config.json and diffusion_pytorch_model.safetensors"
-    folder, n = Path(folder), len(self.config['block_out_channels'])
-    c = dict(_class_name='AutoencoderKL') | self.config
-    c |= dict(down_block_types=['DownEncoderBlock2D']*n, up_block_types=['UpDecoderBlock2D']*n)
-    state = {k: v.detach().cpu().to(dtype or v.dtype).contiguous() for k, v in self.model.state_dict().items()}
+    folder, c = Path(folder), dict(_class_name='AutoencoderKL') | self.config | _blocks(self.config)
+    state = {k: v.detach().cpu().to(dtype or v.dtype).contiguous()
+             for k, v in self.model.state_dict().items()}
     with atomic_path(folder/'diffusion_pytorch_model.safetensors') as p: save_file(state, p)
     with atomic_path(folder/'config.json') as p: p.write_text(json.dumps(c, indent=1), 'utf-8')
     return folder
 
-@patch
-def diffusers(self: VAE): # An AutoencoderKL with the same weights
-    "diffusers' own class, for all that it can do beyond this page"
-    from diffusers import AutoencoderKL
-    n = len(self.config['block_out_channels'])
-    c = dict(down_block_types=['DownEncoderBlock2D']*n, up_block_types=['UpDecoderBlock2D']*n)
-    theirs = AutoencoderKL.from_config(self.config | c).to(self.device, self.dtype)
-    theirs.load_state_dict(self.model.state_dict())
-    return theirs.eval().requires_grad_(False)
+# %% ../nbs/14_latents.ipynb #6de37299
+_PARTS = {'DownEncoderBlock2D', 'UpDecoderBlock2D', 'silu'}
 
-@patch
-def tiled(self: VAE,
-    tiling: bool=True,  # Big pictures piece by piece, with blended seams
-    slicing: bool=True  # Batches one picture at a time
-) -> VAE: # Itself; (False, False) goes back
-    "Less memory for big pictures, by diffusers' tiling and slicing"
-    self.big = self.diffusers() if tiling or slicing else None
-    if tiling: self.big.enable_tiling()
-    if slicing: self.big.enable_slicing()
-    return self
+def _config(folder):
+    file = folder/'config.json'
+    require(file.is_file(), f'{folder} is no VAE: it has no config.json', FileNotFoundError)
+    c = json.loads(file.read_text('utf-8')); name = c.get('_class_name')
+    require(name == 'AutoencoderKL', f'{folder} holds a {name}, expected an AutoencoderKL')
+    used = {*c.get('down_block_types', ()), *c.get('up_block_types', ()), c.get('act_fn', 'silu')}
+    require(used <= _PARTS, f'{folder} is built of {sorted(used - _PARTS)}, which this class does '
+        f'not know: it knows {sorted(_PARTS)}. Use diffusers\' AutoencoderKL')
+    return c
 
-@patch
-def sha256(self: VAE) -> str: # 64 letters; the same exactly when weights and scale are
-    "A fingerprint"
-    return fingerprint(self.model.state_dict(), [self.shift.tolist(), self.scale.tolist()])
+# %% ../nbs/14_latents.ipynb #e9cb845e
+_OLD = dict(query='to_q', key='to_k', value='to_v', proj_attn='to_out.0')
 
+def _new_name(k): return re.sub(r'(attentions\.0\.)(\w+)', lambda m: m[1] + _OLD.get(m[2], m[2]), k)
+
+def _weights(folder):
+    for f in ('diffusion_pytorch_model.safetensors', 'diffusion_pytorch_model.fp16.safetensors'):
+        if (folder/f).is_file(): break
+    else: raise FileNotFoundError(f'{folder} has no diffusion_pytorch_model.safetensors; pickles '
+        '(.bin) are never opened: convert with diffusers, save_pretrained(safe_serialization=True)')
+    return {_new_name(k): v.float() for k, v in read_state(folder/f).items()}
+
+# %% ../nbs/14_latents.ipynb #15630353
+def _download(name, subfolder, offline, **kwargs):
+    from huggingface_hub import snapshot_download
+    at = f'{subfolder}/' if subfolder else ''
+    wanted = [at + f for f in ('config.json', '*model*.safetensors')]
+    kwargs |= dict(allow_patterns=wanted, local_files_only=offline)
+    try: return Path(snapshot_download(name, **kwargs))
+    except Exception as e:
+        why = (str(e) or 'no reason given').splitlines()[0]
+        raise OSError(f'could not get {name!r} ({type(e).__name__}: {why}). Offline? Fetch it '
+            f'where there is a network (hf download {name}) and pass the folder') from e
+
+# %% ../nbs/14_latents.ipynb #c2b6b1ea
+def _fill(model, state, folder):
+    want, have = ({k: tuple(v.shape) for k, v in o.items()} for o in (model.state_dict(), state))
+    wrong = sorted(k for k in {*want, *have} if want.get(k) != have.get(k))
+    require(not wrong, f'{folder}: {len(wrong)} weights are missing, too many or of another shape, '
+        f'first {wrong[:3]}: is its config.json of this model?')
+    model.load_state_dict(state, assign=True)
+    return model.to(memory_format=torch.channels_last)
+
+# %% ../nbs/14_latents.ipynb #de677d0b
+@patch(cls_method=True)
+def from_pretrained(cls: VAE,
+    name='stabilityai/sd-vae-ft-ema', # Local folder, or Hub name
+    subfolder: str=None, # Of it, e.g. 'vae' in a Stable Diffusion
+    local_files_only: bool=False, # Never ask the Hub
+    **kwargs # For huggingface_hub's snapshot_download: revision, cache_dir, token
+) -> VAE: # ValueError, FileNotFoundError, OSError say what is wrong and how to go offline
+    "Open an `AutoencoderKL`"
+    folder = Path(str(name)).expanduser()
+    if not folder.is_dir(): folder = _download(str(name), subfolder, local_files_only, **kwargs)
+    folder = folder/(subfolder or '')
+    c, state = _config(folder), _weights(folder)
+    with torch.random.fork_rng(devices=[]): model = Autoencoder(c)
+    return cls(c, _fill(model, state, folder))
+
+# %% ../nbs/14_latents.ipynb #df83a8c6
 def fingerprint(
     state: dict, # Tensors by name
     about # Anything JSON can hold
@@ -313,25 +344,56 @@ def fingerprint(
         h.update(k.encode()); h.update(v.detach().float().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()
 
-# %% ../nbs/14_latents.ipynb #c693701a
-TINY_VAE = dict(block_out_channels=[32, 32, 64], layers_per_block=1, norm_num_groups=8, sample_size=64,
-    mid_block_add_attention=False, use_quant_conv=False, use_post_quant_conv=False)
+# %% ../nbs/14_latents.ipynb #5a85d940
+@patch
+def sha256(self: VAE) -> str: # 64 letters; the same exactly when the encoder and the scale are
+    "A fingerprint of all that decides a latent: a decoder may go on learning"
+    state = {k: v for k, v in self.model.state_dict().items() if k.startswith(('encoder', 'quant'))}
+    return fingerprint(state, [self.shift.tolist(), self.scale.tolist()])
 
+# %% ../nbs/14_latents.ipynb #1074cad9
+@patch
+def diffusers(self: VAE): # An AutoencoderKL that shares these weights
+    "diffusers' own class, for all that it can do beyond this page"
+    from diffusers import AutoencoderKL
+    c = self.config | _blocks(self.config)
+    with torch.device('meta'): theirs = AutoencoderKL.from_config(c)
+    theirs.load_state_dict(self.model.state_dict(), assign=True)
+    return theirs.eval().requires_grad_(False)
+
+# %% ../nbs/14_latents.ipynb #121fc451
+@patch
+def tiled(self: VAE,
+    tiling: bool=True,  # Pictures above the config's sample_size piece by piece, seams blended
+    slicing: bool=True  # Batches one picture at a time
+) -> VAE: # Itself; (False, False) goes back
+    "Less memory for big pictures, by diffusers' tiling and slicing"
+    self.big = self.diffusers() if tiling or slicing else None
+    if tiling: self.big.enable_tiling()
+    if slicing: self.big.enable_slicing()
+    return self
+
+# %% ../nbs/14_latents.ipynb #956d53a2
+TINY_VAE = dict(block_out_channels=[32, 32, 64], layers_per_block=1, norm_num_groups=8,
+    sample_size=64, mid_block_add_attention=False, use_quant_conv=False, use_post_quant_conv=False)
+
+# %% ../nbs/14_latents.ipynb #c693701a
 class TinyVAE(nn.Module):
     "A small `AutoencoderKL` of diffusers in training: pictures in, loss out"
     def __init__(self,
-        kl: float=2e-3 # Weight of the KL term
+        kl: float=2e-3, # Weight of the KL term, in nats per number
+        edges: float=0. # Weight of the error in differences between neighbours
     ):
         super().__init__()
         from diffusers import AutoencoderKL
-        n, self.kl = len(TINY_VAE['block_out_channels']), kl
-        self.config = dict(TINY_VAE, kl=kl)
-        self.vae = AutoencoderKL(down_block_types=['DownEncoderBlock2D']*n,
-            up_block_types=['UpDecoderBlock2D']*n, **TINY_VAE).to(memory_format=torch.channels_last)
-    def forward(self, x):                                            # (b,3,64,64)
+        self.kl, self.edges, self.config = kl, edges, dict(TINY_VAE, kl=kl, edges=edges)
+        self.vae = AutoencoderKL(**_blocks(TINY_VAE), **TINY_VAE)
+        self.vae.to(memory_format=torch.channels_last)
+    def forward(self, x):                                            # (b,3,H,W)
         d = self.vae.encode(x.contiguous(memory_format=torch.channels_last)).latent_dist
-        e = self.vae.decode(d.sample()).sample.float() - x
-        return e.abs().mean() + e.square().mean() + self.kl*d.kl().float().mean()/d.mean[0].numel()
+        e = self.vae.decode(d.sample()).sample.float() - x           # (b,3,H,W)
+        loss = e.abs().mean() + e.square().mean() + self.kl*d.kl().float().mean()/d.mean[0].numel()
+        return loss + self.edges*(e.diff(dim=-1).abs().mean() + e.diff(dim=-2).abs().mean())
 
 # %% ../nbs/14_latents.ipynb #2ad15fc3
 def fit_scale(
@@ -341,9 +403,27 @@ def fit_scale(
     "Measure mean and spread of each latent channel"
     mean, logvar = torch.cat([vae.moments(x) for x in images.split(64)]).chunk(2, 1)
     var = mean.var((0, 2, 3)) + logvar.exp().mean((0, 2, 3))         # (c,)
-    m, s = mean.mean((0, 2, 3)), var.sqrt()
+    m, s = mean.mean((0, 2, 3)), var.sqrt()                          # (c,) each
     vae.config.update(latents_mean=m.tolist(), latents_std=s.tolist())
     return vae
+
+# %% ../nbs/14_latents.ipynb #48f1e871
+def _finished(theirs, seed, n):
+    from dit_clipped.data import Pictograms
+    vae = VAE(TINY_VAE, Autoencoder(TINY_VAE).to(memory_format=torch.channels_last))
+    vae.model.load_state_dict(theirs.state_dict())
+    some = Pictograms(n, seed=seed, two=.5)
+    return fit_scale(vae, torch.stack([some[i][0] for i in range(len(some))]))
+
+# %% ../nbs/14_latents.ipynb #1c4574de
+@patch
+def keep_encoder(self: TinyVAE,
+    vae: VAE # A trained one, of `TINY_VAE`'s shape
+) -> TinyVAE: # Itself, with the weights of `vae`; only its decoder will learn
+    "Go on from `vae`"
+    self.vae.load_state_dict(vae.model.state_dict())
+    self.vae.encoder.requires_grad_(False)
+    return self
 
 # %% ../nbs/14_latents.ipynb #e7883c59
 def train_vae(
@@ -353,61 +433,97 @@ def train_vae(
     lr: float=2e-3,    # Peak learning rate
     seed: int=0,       # Of weights, pictures and noise
     resume: str='auto', # As in `Trainer.fit`
+    measured: int=1024, # Pictures that tell the scale of the latents
+    init=None,         # Folder of a VAE whose encoder stays while its decoder goes on learning
     **kwargs           # For `Trainer`
 ) -> Path: # The folder of the VAE
     "Train a tiny VAE on pictograms"
     from dit_clipped.data import Pictograms
     from dit_clipped.trainer import Trainer
     set_seed(seed)
-    net, kw = TinyVAE(), dict(warmup=min(50, steps//10), ema_decay=.995, precision='bf16') | kwargs
-    t = Trainer(net, Pictograms(200_000, seed=seed + 1, two=.8), lambda m, x: m(x), out, steps=steps,
-        batch_size=batch_size, lr=lr, seed=seed, encode_fn=lambda x, _: (x,), **kw).fit(resume)
-    theirs = t.ema.model.vae
-    vae = VAE(TINY_VAE, Autoencoder(TINY_VAE).to(memory_format=torch.channels_last))
-    vae.model.load_state_dict(theirs.state_dict())
-    some = Pictograms(1024, seed=seed + 2, two=.5)
-    fit_scale(vae, torch.stack([some[i][0] for i in range(len(some))]))
+    old = None if init is None else VAE.from_pretrained(init)
+    net = TinyVAE() if old is None else TinyVAE(edges=1.).keep_encoder(old)
+    kw = dict(warmup=min(50, steps//10), ema_decay=.995, precision='bf16') | kwargs
+    data = Pictograms(200_000, seed=seed + 1, two=.8)
+    t = Trainer(net, data, lambda m, x: m(x), out, steps=steps, batch_size=batch_size, lr=lr,
+        seed=seed, encode_fn=lambda x, _: (x,), **kw).fit(resume)
+    vae = _finished(t.ema.model.vae, seed + 2, measured)
+    if old is not None: vae.config.update({k: old.config[k] for k in ('latents_mean', 'latents_std')})
     return vae.save_pretrained(Path(out)/'vae', torch.float16)
 
-# %% ../nbs/14_latents.ipynb #d1d44fda
-def _about(dataset):
-    plain = {k: v for k, v in vars(dataset).items() if isinstance(v, (int, float, str, bool, type(None)))}
-    return dict(kind=type(dataset).__name__, items=len(dataset), picture=list(dataset[0][0].shape), **plain)
-
-def cache_origin(
-    dataset, # Of (picture (3,H,W) in [-1,1], caption)
-    vae,     # A `VAE`
-    text,    # A `CLIPText`
-    shard_size: int=4096, # Items per file
-    mirror: bool=False, # Also keep every picture flipped
-    dtype: str='float16' # Of the stored numbers
-) -> dict: # JSON
-    "All that decides what is in a cache"
-    return dict(data=_about(dataset), vae=vae.sha256(), text=text.sha256(), shard_size=shard_size,
-        mirror=mirror, dtype=dtype)
-
-# %% ../nbs/14_latents.ipynb #7ee66762
+# %% ../nbs/14_latents.ipynb #14bc9683
 def _item(dataset, i):
     try: return dataset[i]
     except Exception as e: raise ValueError(f'item {i} of the dataset cannot be read '
         f'({type(e).__name__}: {e}): repair or remove it, then run again') from e
 
+def _read(dataset, rows):
+    "Pictures (b,3,H,W) and captions of some items"
+    items = [_item(dataset, i) for i in rows]; shape = items[0][0].shape
+    for i, (x, _) in zip(rows, items): require(x.shape == shape, f'item {i} of the dataset is '
+        f'{tuple(x.shape)}, item {rows[0]} is {tuple(shape)}: resize or crop to one size')
+    return torch.stack([x for x, _ in items]), [c for _, c in items]
+
+# %% ../nbs/14_latents.ipynb #f862647c
+_PLAIN = (int, float, str, bool, type(None))
+
+def _about(dataset):
+    a, b = (_item(dataset, 0)[0] for _ in range(2))                  # (3,H,W) each
+    require(torch.equal(a, b), 'the dataset draws item 0 anew at every reading, and a cache would '
+        'freeze one draw: take random transforms out of it')
+    d = {k: v for k, v in vars(dataset).items() if isinstance(v, _PLAIN)}
+    if hasattr(dataset, 'transform'):
+        d['transform'] = re.sub(' at 0x[0-9a-f]+', '', repr(dataset.transform))
+    return dict(kind=type(dataset).__name__, items=len(dataset), picture=list(a.shape),
+        first=fingerprint(dict(x=a), ''), **d)
+
+# %% ../nbs/14_latents.ipynb #d1d44fda
+def cache_origin(
+    dataset, # Of (picture (3,H,W) in [-1,1], caption)
+    vae,     # A `VAE`
+    text,    # A `CLIPText`: captions -> `TextCond`, and `sha256()`
+    shard_size: int=4096, # Items per file
+    mirror: bool=False, # Also keep every picture flipped
+    dtype: str='float16' # Of the stored numbers: float16, bfloat16 or float32
+) -> dict: # JSON; ValueError for a dataset that changes
+    "All that decides what is in a cache"
+    return dict(data=_about(dataset), vae=vae.sha256(), text=text.sha256(), mirror=mirror,
+        shard_size=in_range(shard_size, 1, 2**40, 'shard_size'),
+        dtype=one_of(dtype, ['float16', 'bfloat16', 'float32'], 'dtype'))
+
+# %% ../nbs/14_latents.ipynb #7ee66762
 def _shard(dataset, rows, vae, text, mirror, dtype, batch_size=64):
-    parts, to = [], getattr(torch, dtype)
+    parts = []
     for k in range(0, len(rows), batch_size):
-        xs, captions = zip(*[_item(dataset, i) for i in rows[k:k + batch_size]])
-        x, y = torch.stack(xs), text(list(captions))
+        x, captions = _read(dataset, rows[k:k + batch_size]); y = text(captions)
         d = dict(moments=vae.moments(x), pooled=y.pooled, tokens=y.tokens)
-        if mirror: d['mirrored'] = vae.moments(x.flip(-1))
-        parts.append({k: v.to('cpu', to) for k, v in d.items()} | dict(length=y.mask.sum(1).cpu().short()))
+        if mirror: d['mirrored'] = vae.moments(x.flip(-1))           # (b,2c,h,w)
+        d = {k: v.to('cpu', getattr(torch, dtype)) for k, v in d.items()}
+        parts.append(d | dict(length=y.mask.sum(1).cpu().short()))
     return {k: torch.cat([p[k] for p in parts]).contiguous() for k in parts[0]}
 
-# %% ../nbs/14_latents.ipynb #92343293
+# %% ../nbs/14_latents.ipynb #657095db
+def _rows(path):
+    "Items in a shard; 0 when it is broken"
+    try:
+        with safe_open(path, 'pt') as f: return f.get_slice('length').get_shape()[0]
+    except (SafetensorError, OSError): return 0
+
 def _sha(path): return hashlib.sha256(path.read_bytes()).hexdigest()
 
 def _write_json(path, d):
     with atomic_path(path) as p: p.write_text(json.dumps(d, indent=1), 'utf-8')
 
+# %% ../nbs/14_latents.ipynb #7fcff7cc
+def _begin(out, origin):
+    from dit_clipped.trainer import differences
+    file = out/'origin.json'
+    if not file.is_file(): return _write_json(file, origin)
+    diff = differences(json.loads(file.read_text('utf-8')), origin)
+    require(not diff, f'{out} was built from something else: {"; ".join(diff)}. '
+        'Build a new cache in another folder')
+
+# %% ../nbs/14_latents.ipynb #92343293
 def build_cache(
     dataset, # Of (picture (3,H,W) in [-1,1], caption)
     vae,     # A `VAE`
@@ -421,34 +537,20 @@ def build_cache(
     "Encode every picture and caption once; an interrupted build continues"
     from tqdm.auto import tqdm
     out, origin = Path(out), cache_origin(dataset, vae, text, shard_size, mirror, dtype)
-    start = out/'origin.json'
-    if start.is_file(): _same_origin(json.loads(start.read_text()), origin, out)
-    else: _write_json(start, origin)
-    files = {f'shard_{k:05}.safetensors': range(i, min(i + shard_size, len(dataset)))
-             for k, i in enumerate(range(0, len(dataset), shard_size))}
-    for name, rows in tqdm(files.items(), desc='cache', disable=not progress):
-        if (out/name).is_file() and _rows(out/name) == len(rows): continue
-        with atomic_path(out/name) as p: save_file(_shard(dataset, rows, vae, text, mirror, dtype), p)
-    shards = {k: dict(items=len(r), size=(out/k).stat().st_size, sha256=_sha(out/k)) for k, r in files.items()}
-    _write_json(out/'manifest.json', dict(origin=origin, shards=shards))
+    _begin(out, origin)
+    starts = range(0, len(dataset), shard_size)
+    parts = {out/f'shard_{k:05}.safetensors': range(i, min(i + shard_size, len(dataset)))
+             for k, i in enumerate(starts)}
+    for f, rows in tqdm(parts.items(), desc='cache', disable=not progress):
+        if _rows(f) == len(rows): continue
+        with atomic_path(f) as p: save_file(_shard(dataset, rows, vae, text, mirror, dtype), p)
+    _write_json(out/'manifest.json', dict(origin=origin, shards={f.name: dict(items=len(r),
+        size=f.stat().st_size, sha256=_sha(f)) for f, r in parts.items()}))
     return out
-
-# %% ../nbs/14_latents.ipynb #657095db
-def _rows(path):
-    "Items in a shard; 0 when it is broken"
-    try:
-        with safe_open(path, 'pt') as f: return f.get_slice('length').get_shape()[0]
-    except (SafetensorError, OSError): return 0
-
-def _same_origin(old, new, out):
-    from dit_clipped.trainer import differences
-    diff = differences(old, new)
-    require(not diff, f'{out} was built from something else: {"; ".join(diff)}. '
-        'Build a new cache in another folder')
 
 # %% ../nbs/14_latents.ipynb #d9bc6524
 class LatentCache:
-    "What `build_cache` wrote, read through the memory map; an item is (moments, pooled, tokens, mask)"
+    "What `build_cache` wrote, memory-mapped; item: (moments, pooled, tokens, mask)"
     def __init__(self,
         folder,    # Of `build_cache`
         vae=None,  # Refuse the cache of another `VAE`; None: do not ask
@@ -463,34 +565,49 @@ class LatentCache:
             f'{folder} was built with another {k} encoder: build a new cache in another folder')
         self.shards = [self._open(k, v, verify) for k, v in self.manifest['shards'].items()]
         self.size, self.n = o['shard_size'], sum(len(s['length']) for s in self.shards)
-    def _open(self, name, about, verify):
-        f = self.folder/name; size = f.stat().st_size if f.is_file() else 0
-        good = size == about['size'] and _rows(f) == about['items'] and (not verify or _sha(f) == about['sha256'])
-        require(good, f'{f} is broken or missing ({size} of {about["size"]} bytes): delete it and run '
-            'build_cache (dit_clipped_encode) again; only what is missing is built')
-        with safe_open(f, 'pt') as s: return {k: s.get_tensor(k) for k in s.keys()}
-    def __len__(self): return self.n
+        self.mirror = o['mirror']
+    def __len__(self): return self.n*(1 + self.mirror)               # flipped pictures come last
+
+# %% ../nbs/14_latents.ipynb #18072bd9
+@patch
+def _open(self: LatentCache, name, about, verify):
+    f = self.folder/name; size = f.stat().st_size if f.is_file() else 0
+    good = size == about['size'] and _rows(f) == about['items']
+    require(good and (not verify or _sha(f) == about['sha256']), f'{f} is broken or missing '
+        f'({size} of {about["size"]} bytes): delete it and run build_cache (dit_clipped_encode) '
+        'again; only what is missing is built')
+    with safe_open(f, 'pt') as s: return {k: s.get_tensor(k) for k in s.keys()}
+
+# %% ../nbs/14_latents.ipynb #3745e138
+@patch
+def _at(self: LatentCache, i):
+    "Shard, row in it, and which moments"
+    in_range(i, 0, len(self) - 1, 'item')
+    k, j = divmod(i % self.n, self.size)
+    return self.shards[k], j, 'moments' if i < self.n else 'mirrored'
 
 # %% ../nbs/14_latents.ipynb #1389a90b
 @patch
 def __getitems__(self: LatentCache,
-    rows # Whole numbers
+    rows # Whole numbers from 0
 ) -> tuple: # moments (b,2c,h,w), pooled (b,e), tokens (b,l,w), mask (b,l)
     "A batch at once, which is what a DataLoader asks for"
-    at = [(self.shards[i//self.size], i % self.size) for i in rows]
-    m, p, t = (torch.stack([s[k][j] for s, j in at]).float() for k in ('moments', 'pooled', 'tokens'))
-    n = torch.stack([s['length'][j] for s, j in at]).long()          # (b,)
+    at = [self._at(i) for i in rows]
+    m = torch.stack([s[k][j] for s, j, k in at]).float()             # (b,2c,h,w)
+    p, t = (torch.stack([s[k][j] for s, j, _ in at]).float() for k in ('pooled', 'tokens'))
+    n = torch.stack([s['length'][j] for s, j, _ in at]).long()       # (b,)
     l = max(int(n.max()), 1)
     return m, p, t[:, :l], length_mask(n, l)
 
+# %% ../nbs/14_latents.ipynb #6b28e72d
 @patch
 def __getitem__(self: LatentCache,
     i: int # From 0
-) -> tuple: # moments (2c,h,w), pooled (e,), tokens (l,w), mask (l,)
+) -> tuple: # moments (2c,h,w), pooled (e,), tokens (l,w), mask (l,); ValueError beyond the end
     "One item"
-    in_range(i, 0, len(self) - 1, 'item')
     return tuple(o[0] for o in self.__getitems__([i]))
 
+# %% ../nbs/14_latents.ipynb #33d68d24
 @patch
 def loader(self: LatentCache): # A DataLoader for `Trainer`
     "Batches as they are"
@@ -507,5 +624,36 @@ class LatentBatch:
         if len(batch) == 2: m, y = self.vae.moments(batch[0]), self.text(list(batch[1]))
         else: m, y = batch[0], TextCond(*batch[1:])
         noise = torch.randn(m[:, :self.vae.channels].shape, device=m.device)
-        z = self.vae.sample(m, noise)                                # (b,c,h,w)
-        return z, y
+        return self.vae.sample(m, noise), y                          # (b,c,h,w)
+
+# %% ../nbs/14_latents.ipynb #53984a46
+def _stepper(vae, text, cache, model):
+    "A training step without the optimizer, of batches of either kind"
+    from dit_clipped.dit import create_model
+    from dit_clipped.losses import DiffusionLoss, Objective
+    from dit_clipped.schedule import make_schedule
+    net = create_model(model, input_size=cache[0][0].shape[-1], in_channels=vae.channels,
+        pooled_dim=text.pooled_dim, context_dim=text.context_dim, learn_sigma=False)
+    loss, enc = DiffusionLoss(Objective('flow', make_schedule('flow'))), LatentBatch(vae, text)
+    return lambda batch: loss(net, *enc(*batch)).backward()
+
+# %% ../nbs/14_latents.ipynb #5f4f7987
+def compare_speed(
+    vae,     # A `VAE`
+    text,    # A `CLIPText`
+    dataset, # Of (picture, caption)
+    folder,  # For the cache: built if it is not there
+    batch_size: int=64, # Pictures per step
+    repeats: int=5, # Steps of each kind that count, after one that does not
+    model: str='DiT-Clipped-T/4' # Name in the zoo
+) -> dict: # Pictures per second: 'pictures' encoded in every step, 'cache', and their 'ratio'
+    "Train from pictures and from a cache, in turn; medians"
+    cache = LatentCache(build_cache(dataset, vae, text, folder, progress=False), vae, text)
+    step, secs = _stepper(vae, text, cache, model), dict(pictures=[], cache=[])
+    get = dict(pictures=lambda rows: _read(dataset, rows), cache=cache.__getitems__)
+    for _ in range(repeats + 1):
+        rows = torch.randint(len(dataset), (batch_size,)).tolist()
+        for k, f in get.items():
+            t0 = time.perf_counter(); step(f(rows)); secs[k].append(time.perf_counter() - t0)
+    v = {k: batch_size/sorted(s[1:])[repeats//2] for k, s in secs.items()}
+    return v | dict(ratio=v['cache']/v['pictures'])
