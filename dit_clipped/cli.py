@@ -136,7 +136,7 @@ def make_trainer(
 
 # %% ../nbs/21_cli.ipynb #bf772209
 STAGES = dict(text=600, vae=5600, items=40_960, steps=5000, image=1500) # the whole preset
-REFINE = dict(text=500, vae=4000, items=40_960, steps=2000, image=300)  # the same, with --init
+REFINE = dict(text=500, vae=1500, items=40_960, steps=2000, image=300)  # the same, with --init
 MINUTES, VAE_STEP = 82., .27 # measured on one core: all stages; seconds of one VAE step
 
 def _pace():
@@ -183,7 +183,8 @@ def _text_and_vae(out, p, seed, quiet, init):
     print('[2/5] VAE', flush=True)
     done = out/'vae/vae/config.json'
     if not done.is_file(): train_vae(out/'vae', p['vae'], seed=seed, save_every=250,
-        init=init and init/'vae', precision=_precision(default_device()), progress=not quiet)
+        lr=1e-3 if init else 2e-3, init=init and init/'vae',
+        precision=_precision(default_device()), progress=not quiet)
     return VAE.from_pretrained(out/'vae/vae'), CLIPText.from_pretrained(out/'clip/text_encoder')
 
 def _text_trainer(out, a, vae, text, cache, seed, quiet, init):

@@ -415,7 +415,7 @@ def _finished(theirs, seed, n):
     some = Pictograms(n, seed=seed, two=.5)
     return fit_scale(vae, torch.stack([some[i][0] for i in range(len(some))]))
 
-# %% ../nbs/14_latents.ipynb #1c4574de
+# %% ../nbs/14_latents.ipynb #1b6af110
 @patch
 def keep_encoder(self: TinyVAE,
     vae: VAE # A trained one, of `TINY_VAE`'s shape

@@ -19,7 +19,8 @@ from torch import Tensor
 from typing import NamedTuple
 from .blocks import CrossAttention, attention_weights
 from .conditioning import TextCond, cond_len
-from .core import atomic_path, default_device, default_dtype, in_range, one_of, require
+from dit_clipped.core import (atomic_path, default_device, default_dtype, in_range, one_of,
+    require)
 from .guidance import guided
 from .losses import Objective
 from .sampling import image_noise
@@ -27,22 +28,37 @@ from .schedule import SCHEDULES, FlowPath, Schedule, make_schedule
 from .solvers import SAMPLERS, levels
 from .weights import load_model, save_model
 
-# %% ../nbs/16_pipeline.ipynb #5ee644c5
+# %% ../nbs/16_pipeline.ipynb #4000ba91
 def _wants(config):
     "What the model listens to: 'text', 'labels', or None"
     if config.pooled_dim or config.context_dim: return 'text'
     return 'labels' if config.num_classes else None
 
-def _check_parts(c, vae, text):
+# %% ../nbs/16_pipeline.ipynb #5ee644c5
+_STRANGERS = 'they belong to different models'
+
+def _check_vae(c, vae):
     f = getattr(vae, 'channels', c.in_channels)
-    require(f == c.in_channels, f'the VAE makes {f} channels, the denoiser reads {c.in_channels}: '
-        'they belong to different models')
-    require(text is None or _wants(c) == 'text', f'the denoiser listens to {_wants(c) or "nothing"}'
-        ', so a text encoder has nobody to talk to: leave it out, or take a DiT-Clipped')
-    for k in ('pooled_dim', 'context_dim') if text is not None else ():
-        want, have = getattr(c, k), getattr(text, k)
-        require(want in (None, have), f'the text encoder has {k} {have}, the denoiser reads {want}:'
-            ' they belong to different models')
+    require(f == c.in_channels, f'the VAE makes {f} channels, the denoiser reads '
+        f'{c.in_channels}: {_STRANGERS}')
+
+# %% ../nbs/16_pipeline.ipynb #a3651c27
+def _check_text(c, text):
+    if text is None: return
+    kind = _wants(c) or 'nothing'
+    require(kind == 'text', f'the denoiser listens to {kind}, so a text encoder has nobody '
+        'to talk to: leave it out, or take a DiT-Clipped')
+    for k in ('pooled_dim', 'context_dim'):
+        want,have = getattr(c, k),getattr(text, k)
+        require(want in (None, have), f'the text encoder has {k} {have}, the denoiser '
+            f'reads {want}: {_STRANGERS}')
+
+# %% ../nbs/16_pipeline.ipynb #112408f9
+def _defaults(path, config):
+    own = 'euler' if isinstance(path, FlowPath) else 'dpm++'
+    c = dict(steps=20, guidance=3., sampler=own, trained=False) | config
+    one_of(c['sampler'], list(SAMPLERS), 'sampler')
+    return c
 
 # %% ../nbs/16_pipeline.ipynb #be57b1d1
 class DiTClippedPipeline:
@@ -50,23 +66,32 @@ class DiTClippedPipeline:
     def __init__(self,
         denoiser,             # A `DiT`
         objective: Objective, # What it was trained to answer
-        vae=None,             # Latents to pictures, a `VAE`; None: the denoiser works on pixels
-        text_encoder=None,    # Captions to `TextCond`, a `CLIPText`; None: labels, or embeddings
-        config: dict=None     # 'steps', 'guidance', 'sampler' to draw with; 'trained'; your notes
+        vae=None,             # Latents to pictures, a `VAE`; None: it works on pixels
+        text_encoder=None,    # Captions to `TextCond`, a `CLIPText`; None: no prompts
+        config: dict=None     # 'steps', 'guidance', 'sampler', 'trained'; your notes
     ):
-        _check_parts(denoiser.config, vae, text_encoder)
-        flow = isinstance(objective.path, FlowPath)
+        require(isinstance(objective, Objective), 'the second part is a '
+            f'{type(objective).__name__}: expected an Objective', TypeError)
+        _check_vae(denoiser.config, vae); _check_text(denoiser.config, text_encoder)
         self.denoiser,self.objective = denoiser.eval(),objective
         self.vae,self.text_encoder = vae,text_encoder
-        self.config = dict(steps=20, guidance=3., sampler='euler' if flow else 'dpm++',
-                           trained=False) | (config or {})
-        one_of(self.config['sampler'], list(SAMPLERS), 'sampler')
-    @property
-    def f(self): return self.vae.f if self.vae is not None else 1   # pixels per latent, each way
-    @property
-    def device(self): return self.denoiser.pos_embed.device
-    @property
-    def dtype(self): return self.denoiser.pos_embed.dtype
+        self.config = _defaults(objective.path, config or {})
+
+# %% ../nbs/16_pipeline.ipynb #6d4eeb0a
+@patch(as_prop=True)
+def f(self:DiTClippedPipeline) -> int: # Pixels per latent, each way
+    "How much the VAE shrinks; 1 without one"
+    return self.vae.f if self.vae is not None else 1
+
+@patch(as_prop=True)
+def device(self:DiTClippedPipeline): # torch.device
+    "Where the denoiser lives"
+    return self.denoiser.pos_embed.device
+
+@patch(as_prop=True)
+def dtype(self:DiTClippedPipeline): # torch.dtype
+    "What the denoiser computes in"
+    return self.denoiser.pos_embed.dtype
 
 # %% ../nbs/16_pipeline.ipynb #65b1df13
 @dataclass
@@ -75,7 +100,7 @@ class Request:
     prompt: str|list=None            # What to draw; a list: one picture for each
     negative_prompt: str|list=None   # What to keep away from: one for all, or one for each
     height: int=None; width: int=None # Of the picture; the model's own when None
-    num_inference_steps: int=None    # Or 'ddim50', or a list of times; the config's when None
+    num_inference_steps: int=None    # Or 'ddim50', or a list of times; config's when None
     guidance_scale: float=None       # 1: unguided; the pipeline's config when None
     guidance_rescale: float=0.       # 0 to 1: take the loudness of guidance back
     num_images_per_prompt: int=1     # Pictures of each prompt, next to each other
@@ -84,14 +109,14 @@ class Request:
     latents: Tensor=None             # Noise to start from (n,c,h,w), instead of drawing it
     prompt_embeds: TextCond=None     # The prompts as the text encoder would answer
     negative_prompt_embeds: TextCond=None # Likewise
-    output_type: str='pil'           # 'pil'; 'np' (n,h,w,c), 'pt' (n,c,h,w) in [0,1]; 'latent'
+    output_type: str='pil'           # 'pil'; 'np' (n,h,w,c), 'pt' (n,c,h,w); 'latent'
     return_dict: bool=True           # False: a plain tuple (images,)
-    callback_on_step_end: object=None # fn(pipe, i, t, dict) -> dict with what shall change, or None
-    callback_on_step_end_tensor_inputs: tuple=('latents',) # What it is shown, see `CALLBACK`
-    class_labels: list=None          # What to draw, for models of labels: an int, or a list
-    seed: int=None                   # Picture k is drawn from seed+k; a list: one each; None: any
-    scheduler: object=None           # A name of `SAMPLERS`, or a scheduler object of diffusers
-    guidance_interval: tuple=(0.,1.) # Where to guide on the way from noise (0) to picture (1)
+    callback_on_step_end: object=None # fn(pipe, i, t, dict) -> dict of what shall change
+    callback_on_step_end_tensor_inputs: tuple=('latents',) # What it is shown: `CALLBACK`
+    class_labels: list=None          # For models of labels: an int, or a list
+    seed: int=None                   # Picture k is drawn from seed+k; a list: one each
+    scheduler: object=None           # A name of `SAMPLERS`, or a scheduler of diffusers
+    guidance_interval: tuple=(0.,1.) # Where to guide, from noise (0) to picture (1)
     guidance_channels: int=None      # Guide only so many channels
     progress: bool=False             # Show a bar
 
@@ -100,28 +125,20 @@ def _as_list(x, what, kind=str):
     "One or many `kind`: a list"
     many = list(x) if isinstance(x, (list, tuple, range)) else [x]
     bad = [o for o in many if not isinstance(o, kind) or isinstance(o, bool)]
-    require(many and not bad, f'{what} is {x!r}, expected a {kind.__name__} or a list of them',
-        TypeError if bad else ValueError)
+    require(many and not bad, f'{what} is {x!r}, expected a {kind.__name__} or a list of '
+        'them', TypeError if bad else ValueError)
     return many
 
-def _negatives(x, n):
-    many = _as_list(x, 'negative_prompt')
-    require(isinstance(x, str) or len(many) == n, f'{n} prompts, {len(many)} negative prompts: '
-        'pass one for all, or one for each')
-    return many * (n if isinstance(x, str) else 1)
-
-def _copies(y, k):
-    "The condition `y` with every row `k` times, no wider than its longest caption"
-    if y is None or isinstance(y, Tensor): return None if y is None else y.repeat_interleave(k)
-    l = y.tokens.shape[1] if y.tokens is not None and y.mask is None else None
-    if y.mask is not None: l = max(int(y.mask.sum(1).max()), 1)
-    cut = [y.pooled, *(None if o is None else o[:, :l] for o in (y.tokens, y.mask))]
-    return TextCond(*(None if o is None else o.repeat_interleave(k, 0) for o in cut))
+# %% ../nbs/16_pipeline.ipynb #e8bf6956
+def _whole(x, what, hi):
+    ok = isinstance(x, int) and not isinstance(x, bool)
+    require(ok, f'{what} is {x!r}, expected a whole number', TypeError)
+    return in_range(x, 1, hi, what)
 
 # %% ../nbs/16_pipeline.ipynb #45b46779
 @patch
 def encode_prompt(self:DiTClippedPipeline,
-    prompt, # A string, or a list of them
+    prompt,            # A string, or a list of them
     what: str='prompt' # What to call it in a message
 ) -> TextCond: # For b prompts, on the denoiser's device; raises on anything else
     "Ask the text encoder"
@@ -133,62 +150,107 @@ def encode_prompt(self:DiTClippedPipeline,
 # %% ../nbs/16_pipeline.ipynb #a961d4d7
 def _on(y, device):
     if isinstance(y, Tensor): return y.to(device)
-    require(isinstance(y, TextCond), f'embeddings are a {type(y).__name__}: expected a TextCond')
+    require(isinstance(y, TextCond), f'embeddings are a {type(y).__name__}: expected a '
+        'TextCond, such as encode_prompt returns', TypeError)
     return TextCond(*(None if o is None else o.to(device) for o in y))
+
+# %% ../nbs/16_pipeline.ipynb #33b5a799
+def _copies(y, k):
+    "The condition `y` with every row `k` times, no wider than its longest caption"
+    if y is None: return None
+    if isinstance(y, Tensor): return y.repeat_interleave(k)  # (b*k,)
+    l = None if y.mask is None else max(int(y.mask.sum(1).max()), 1)
+    cut = [y.pooled, *(None if o is None else o[:, :l] for o in (y.tokens, y.mask))]
+    return TextCond(*(None if o is None else o.repeat_interleave(k, 0) for o in cut))
+
+# %% ../nbs/16_pipeline.ipynb #34286a44
+def _negatives(x, n):
+    many = _as_list(x, 'negative_prompt')
+    require(isinstance(x, str) or len(many) == n, f'{n} prompts, {len(many)} negative '
+        'prompts: pass one for all, or one for each')
+    return many*n if isinstance(x, str) else many
+
+@patch
+def _negative(self:DiTClippedPipeline, r, n):
+    e,p = r.negative_prompt_embeds,r.negative_prompt
+    require(e is None or p is None, 'pass negative_prompt or negative_prompt_embeds, not both')
+    if e is not None: return _on(e, self.device)
+    return None if p is None else self.encode_prompt(_negatives(p, n), 'negative_prompt')
 
 # %% ../nbs/16_pipeline.ipynb #58ff6122
 def _labels(c, labels):
-    if isinstance(labels, Tensor): labels = labels.reshape(-1).tolist()
-    if isinstance(labels, np.ndarray): labels = labels.reshape(-1).tolist()
+    if isinstance(labels, (Tensor, np.ndarray)): labels = labels.reshape(-1).tolist()
     many = _as_list(labels, 'class_labels', int)
     for o in many: in_range(o, 0, c.num_classes-1, 'class label')
-    return torch.tensor(many)                                          # (b,)
+    return torch.tensor(many)                                                 # (b,)
+
+# %% ../nbs/16_pipeline.ipynb #ed6d6d66
+_TEXT = ['prompt', 'negative_prompt', 'prompt_embeds', 'negative_prompt_embeds']
+_DEAF = {'text': ['class_labels'], 'labels': _TEXT, None: ['class_labels', *_TEXT]}
+_ASK = {'text': 'prompt=', 'labels': 'class_labels=', None: 'num_images_per_prompt='}
 
 def _only(r, kind):
     "Refuse what this kind of model cannot hear"
-    deaf = dict(text=['class_labels'], labels=['prompt', 'negative_prompt', 'prompt_embeds'])
-    deaf[None] = deaf['text'] + deaf['labels']
-    bad = [k for k in deaf[kind] if getattr(r, k) is not None]
-    ask = dict(text='prompt=', labels='class_labels=', **{'None': 'num_images_per_prompt='})
-    require(not bad, f'this model listens to {kind or "nothing"}, not to {", ".join(bad)}: '
-        f'use {ask[str(kind)]}')
+    bad = [k for k in _DEAF[kind] if getattr(r, k) is not None]
+    require(not bad, f'this model listens to {kind or "nothing"}, not to '
+        f'{", ".join(bad)}: use {_ASK[kind]}')
+
+# %% ../nbs/16_pipeline.ipynb #4f4c51c7
+@patch
+def _by_label(self:DiTClippedPipeline, r):
+    c = self.denoiser.config
+    require(r.class_labels is not None, 'nothing to draw: pass class_labels=, from 0 to '
+        f'{c.num_classes-1}')
+    return _labels(c, r.class_labels).to(self.device)                         # (b,)
+
+@patch
+def _by_text(self:DiTClippedPipeline, r):
+    require((r.prompt is None) != (r.prompt_embeds is None),
+        'pass a prompt or prompt_embeds, exactly one of the two')
+    if r.prompt is None: return _on(r.prompt_embeds, self.device)
+    return self.encode_prompt(r.prompt)
 
 # %% ../nbs/16_pipeline.ipynb #f94790eb
 @patch
 def _conditions(self:DiTClippedPipeline, r):
     "(condition, negative condition or None, pictures)"
-    c,kind,k = self.denoiser.config,_wants(self.denoiser.config),r.num_images_per_prompt
-    in_range(k, 1, 10**6, 'num_images_per_prompt'); _only(r, kind)
+    kind = _wants(self.denoiser.config); _only(r, kind)
+    k = _whole(r.num_images_per_prompt, 'num_images_per_prompt', 10**6)
     if kind is None: return None,None,k
-    if kind == 'labels':
-        require(r.class_labels is not None, 'nothing to draw: pass class_labels=, from 0 to '
-            f'{c.num_classes-1}')
-        y = _copies(_labels(c, r.class_labels).to(self.device), k)
-        return y,None,len(y)
-    require((r.prompt is None) != (r.prompt_embeds is None),
-        'pass a prompt or prompt_embeds, exactly one of the two')
-    y = self.encode_prompt(r.prompt) if r.prompt is not None else _on(r.prompt_embeds, self.device)
-    return _copies(y, k),_copies(self._negative(r, cond_len(y)), k),cond_len(y)*k
+    y = self._by_label(r) if kind == 'labels' else self._by_text(r)
+    n = cond_len(y)
+    neg = None if kind == 'labels' else self._negative(r, n)
+    return _copies(y, k),_copies(neg, k),n*k
 
-# %% ../nbs/16_pipeline.ipynb #f895eb5a
-@patch
-def _negative(self:DiTClippedPipeline, r, n):
-    if r.negative_prompt_embeds is not None: return _on(r.negative_prompt_embeds, self.device)
-    if r.negative_prompt is None: return None
-    return self.encode_prompt(_negatives(r.negative_prompt, n), 'negative_prompt')
+# %% ../nbs/16_pipeline.ipynb #1a4926f5
+_SEEDS = -2**63, 2**64 - 1                             # what a torch.Generator takes
+
+def _first(seed):
+    if seed is None: return torch.randint(2**31, (), device='cpu').item()
+    return _as_list(seed, 'seed', int)[0]
 
 # %% ../nbs/16_pipeline.ipynb #7ba6170b
 def _streams(r, n):
     "One seed, or generator, for each of `n` pictures"
-    if r.generator is not None:
-        g = r.generator if isinstance(r.generator, list) else [r.generator]*n
-    elif isinstance(r.seed, (list, tuple, range)): g = _as_list(r.seed, 'seed', int)
-    else:
-        any_seed = torch.randint(2**31, (), device='cpu').item()
-        first = any_seed if r.seed is None else _as_list(r.seed, 'seed', int)[0]
-        g = [first + k for k in range(n)]
+    require(r.seed is None or r.generator is None, 'pass a seed or a generator, not both')
+    many = lambda x: isinstance(x, (list, tuple, range))
+    if r.generator is not None: g = [*r.generator] if many(r.generator) else [r.generator]*n
+    elif many(r.seed): g = _as_list(r.seed, 'seed', int)
+    else: g = (lambda s: [s + k for k in range(n)])(_first(r.seed))
     require(len(g) == n, f'{len(g)} seeds for {n} pictures: pass one for all, or one for each')
+    for s in g:
+        if isinstance(s, int): in_range(s, *_SEEDS, 'seed')
     return g
+
+# %% ../nbs/16_pipeline.ipynb #70464ef2
+def _side(name, px, f, p):
+    "Pixels to latents"
+    m,number = f*p,isinstance(px, (int, float)) and 0 < px < 10**6
+    near = max(round(px/m), 1)*m if number else m
+    ok = isinstance(px, int) and not isinstance(px, bool) and px > 0 and px % m == 0
+    require(ok, f'{name} is {px!r}: the VAE shrinks by {f} and a patch is {p} wide, so it '
+        f'must be a multiple of {m}, such as {near}')
+    return px//f
 
 # %% ../nbs/16_pipeline.ipynb #74e38f1a
 @patch
@@ -196,24 +258,23 @@ def _shape(self:DiTClippedPipeline, r):
     "(c,h,w) of what is denoised"
     c,f = self.denoiser.config,self.f
     own = (c.input_size,)*2 if isinstance(c.input_size, int) else c.input_size
-    m,sizes = f*c.patch_size,[]
-    for name,px,z in zip(('height','width'), (r.height, r.width), own):
-        px = z*f if px is None else px
-        ok = isinstance(px, int) and px > 0 and px % m == 0
-        near = max(round(px/m), 1)*m if isinstance(px, (int, float)) else m
-        require(ok, f'{name} is {px!r}: the VAE shrinks by {f} and a patch is {c.patch_size} wide, '
-            f'so it must be a multiple of {m}, such as {near}')
-        sizes.append(px//f)
-    return c.in_channels,*sizes
+    px = (z*f if v is None else v for v,z in zip((r.height, r.width), own))
+    sides = zip(('height', 'width'), px)
+    return c.in_channels,*(_side(k, v, f, c.patch_size) for k,v in sides)
 
 # %% ../nbs/16_pipeline.ipynb #6adf26bc
 @patch
 def _noise(self:DiTClippedPipeline, r, streams):
-    if r.latents is None: return streams.draw(self._shape(r), self.device)   # (n,c,h,w)
+    if r.latents is None: return streams.draw(self._shape(r), self.device)  # (n,c,h,w)
+    require(isinstance(r.latents, Tensor), f'latents are a {type(r.latents).__name__}: '
+        'expected a tensor (n,c,h,w)', TypeError)
     c,s,n = self.denoiser.config,tuple(r.latents.shape),len(streams)
-    ok = len(s) == 4 and s[:2] == (n, c.in_channels) and not any(k % c.patch_size for k in s[2:])
-    require(ok, f'latents have shape {s}, expected ({n},{c.in_channels},h,w), h and w multiples '
-        f'of the patch size {c.patch_size}')
+    p,sized = c.patch_size,r.height or r.width
+    ok = len(s) == 4 and s[:2] == (n, c.in_channels) and not (s[2] % p or s[3] % p)
+    ok = ok and (not sized or s[1:] == self._shape(r))
+    require(ok, f'latents have shape {s}, expected ({n},{c.in_channels},h,w), h and w '
+        f'multiples of the patch size {p} and of the size asked for')
+    require(torch.isfinite(r.latents).all(), 'latents hold NaN or infinity: draw new ones')
     return r.latents.to(self.device, torch.float32, copy=True)
 
 # %% ../nbs/16_pipeline.ipynb #68e295c0
@@ -221,20 +282,22 @@ CALLBACK = ['latents', 'prompt_embeds', 'negative_prompt_embeds', 'guidance_scal
 
 class _Steps:
     "`predict` for a sampler, which also knows where a step ends"
-    def __init__(self, pipe, r, state, edit, calls):
-        self.pipe,self.r,self.state,self.edit,self.calls,self.n = pipe,r,state,edit,calls,0
-        for k in r.callback_on_step_end_tensor_inputs: one_of(k, CALLBACK, 'callback input')
-    def ask(self, x, t):
-        p,r,s = self.pipe,self.r,self.state
-        def model(x, t, y, drop=None): return p.denoiser(x.to(p.dtype), t, y, drop).float()
-        return guided(model, p.objective, s['prompt_embeds'], s['guidance_scale'],
-            s['negative_prompt_embeds'], r.guidance_channels, r.guidance_interval,
-            r.guidance_rescale)(x, t)
-    def _begin(self, x, t):
-        "The end of the last step is the beginning of the next"
-        if self.n: self._end(x)
-        if self.edit is not None: x.copy_(self.edit(x, t))
-        self.t = t[0].item()
+    def __init__(self, pipe, r, state, edit=None, calls=1):
+        self.pipe,self.r,self.state = pipe,r,state
+        self.edit,self.calls,self.n = edit,calls,0
+        for k in r.callback_on_step_end_tensor_inputs:
+            one_of(k, CALLBACK, 'callback input')
+
+# %% ../nbs/16_pipeline.ipynb #a9f1f344
+@patch
+def ask(self:_Steps, x, t):
+    "The guided prediction for `x` at `t`"
+    p,r,s = self.pipe,self.r,self.state
+    def model(x, t, y, drop=None): return p.denoiser(x.to(p.dtype), t, y, drop).float()
+    f = guided(model, p.objective, s['prompt_embeds'], s['guidance_scale'],
+        s['negative_prompt_embeds'], r.guidance_channels, r.guidance_interval,
+        r.guidance_rescale)
+    return f(x, t)
 
 # %% ../nbs/16_pipeline.ipynb #c104a09e
 @patch
@@ -249,66 +312,108 @@ def _end(self:_Steps, x):
 
 # %% ../nbs/16_pipeline.ipynb #e31a2ce3
 @patch
+def _begin(self:_Steps, x, t):
+    if self.n: self._end(x)
+    if self.edit is not None: x.copy_(self.edit(x, t))
+    self.t = t[0].item()
+
+@patch
 def _predict(self:_Steps, x, t):
     if self.n % self.calls == 0: self._begin(x, t)
     self.n += 1
     return self.ask(x, t)
 
 # %% ../nbs/16_pipeline.ipynb #77d61686
-def _check_scheduler(s, objective):
-    kinds = dict(epsilon='eps', sample='x0', v_prediction='v', flow_prediction='flow')
-    abar,flow = getattr(s, 'alphas_cumprod', None),isinstance(objective.path, FlowPath)
-    have = kinds.get(s.config.get('prediction_type', 'flow_prediction'))
-    require(hasattr(s, 'step') and have == objective.kind, f'{type(s).__name__} expects {have!r}, '
-        f'this model answers {objective.kind!r}: set prediction_type, or take another scheduler')
-    ours = None if flow else objective.path.abar.float()
-    off = 0 if flow else (abar.cpu() - ours).abs().max().item() if len(abar) == len(ours) else 1
-    require(off < 1e-3, f'{type(s).__name__} has another noise schedule than the model (abar is '
-        f'off by {off:.2g}): build it with trained_betas=pipe.objective.path.betas.numpy()')
+_KINDS = dict(epsilon='eps', sample='x0', v_prediction='v', flow_prediction='flow')
+
+def _check_kind(s, objective):
+    have = _KINDS.get(s.config.get('prediction_type', 'flow_prediction'))
+    require(have == objective.kind, f'{type(s).__name__} expects {have!r}, this model '
+        f'answers {objective.kind!r}: set prediction_type, or take another scheduler')
+
+# %% ../nbs/16_pipeline.ipynb #1a498b3e
+def _check_levels(s, path):
+    if isinstance(path, FlowPath): return
+    abar,ours = getattr(s, 'alphas_cumprod', torch.ones(0)).cpu(),path.abar.float()
+    off = (abar - ours).abs().max().item() if len(abar) == len(ours) else 1.
+    require(off < 1e-3, f'{type(s).__name__} has another noise schedule than the model '
+        f'(abar is off by {off:.2g}): build it with '
+        'trained_betas=pipe.objective.path.betas.numpy()')
 
 # %% ../nbs/16_pipeline.ipynb #d933c995
-def _by_diffusers(s, steps, x, n, r, noise, objective):
+def _by_diffusers(s, steps, x, n, noise):
     "The loop of diffusers: `s` says when to ask and makes the step"
-    _check_scheduler(s, objective)
+    o,takes = steps.pipe.objective,inspect.signature(s.step).parameters
+    _check_kind(s, o); _check_levels(s, o.path)
+    require(isinstance(n, int), f'num_inference_steps is {n!r}: with a scheduler of '
+        'diffusers give a whole number, or call its set_timesteps')
     s.set_timesteps(n, device=x.device)
-    takes = inspect.signature(s.step).parameters
-    kw = {k: v for k,v in dict(eta=r.eta, generator=list(noise)).items() if k in takes}
-    x = x*getattr(s, 'init_noise_sigma', 1.)                            # (b,c,h,w)
-    for t in s.timesteps:
-        k = t/1000 if isinstance(objective.path, FlowPath) else t.round().long()
-        steps._begin(x, k.expand(len(x))); steps.n += 1
-        seen = s.scale_model_input(x, t) if hasattr(s, 'scale_model_input') else x
-        pred = steps.ask(seen, k.expand(len(x)))                        # (b,c,h,w) or (b,2c,h,w)
-        if 'learned' not in str(s.config.get('variance_type')): pred = pred[:, :x.shape[1]]
-        x = s.step(pred, t, x, **kw).prev_sample
+    kw = dict(eta=steps.r.eta, generator=list(noise))
+    kw = {k: v for k,v in kw.items() if k in takes}
+    x = x*getattr(s, 'init_noise_sigma', 1.)     # (b,c,h,w)
+    for t in s.timesteps: x = _their_step(s, steps, x, t, o.path, kw)
     return x
+
+def _their_step(s, steps, x, t, path, kw):
+    k = t/1000 if isinstance(path, FlowPath) else t.round().long()
+    k = k.expand(len(x))                         # (b,)
+    steps._begin(x, k); steps.n += 1
+    seen = s.scale_model_input(x, t) if hasattr(s, 'scale_model_input') else x
+    pred = steps.ask(seen, k)                    # (b,c or 2c,h,w)
+    if 'learned' not in str(s.config.get('variance_type')): pred = pred[:, :x.shape[1]]
+    return s.step(pred, t, x, **kw).prev_sample  # (b,c,h,w)
 
 # %% ../nbs/16_pipeline.ipynb #61b2f02e
 def _steps_left(path, name, n, strength, eta):
     "The steps to ask at when the first (1-strength) of the way is skipped"
     lv = levels(path, n, 'trailing' if name == 'dpm++' else 'even')
     if strength == 1: return n,lv.t[:1]
-    require(name != 'ddpm' and not eta, "to begin half-way takes 'dpm++', 'euler', 'heun', or "
-        "'ddim' with eta 0")
-    t = lv.t[len(lv.t) - max(1, round(len(lv.t)*strength)):]            # (m,)
+    require(name != 'ddpm' and not eta, "to begin half-way takes 'dpm++', 'euler', 'heun', "
+        "or 'ddim' with eta 0")
+    t = lv.t[len(lv.t) - max(1, round(len(lv.t)*strength)):]                  # (m,)
     return t.to(torch.float32 if t.is_floating_point() else t.dtype),t[:1]
 
 # %% ../nbs/16_pipeline.ipynb #3ed8fd38
+def _named(s):
+    "A sampler by name, or a scheduler object"
+    if isinstance(s, str): return one_of(s, list(SAMPLERS), 'sampler')
+    require(hasattr(s, 'set_timesteps') and hasattr(s, 'step'), f'scheduler is a '
+        f'{type(s).__name__}: expected one of {", ".join(SAMPLERS)}, or a scheduler '
+        'object of diffusers', TypeError)
+    return s
+
+# %% ../nbs/16_pipeline.ipynb #f0aa2686
 @patch
 def _sampler(self:DiTClippedPipeline, r):
-    name = self.config['sampler'] if r.scheduler is None else r.scheduler
-    if isinstance(name, str): one_of(name, list(SAMPLERS), 'sampler')
-    else: require(hasattr(name, 'set_timesteps'), f'scheduler is a {type(name).__name__}: expected '
-        f'one of {", ".join(SAMPLERS)}, or a scheduler object of diffusers', TypeError)
-    in_range(r.eta, 0, 1, 'eta')
-    require(name == 'ddim' or not isinstance(name, str) or not r.eta,
-        f'eta is {r.eta}, but {name} has none: it belongs to ddim')
+    "(sampler, steps) of this request"
+    name = _named(self.config['sampler'] if r.scheduler is None else r.scheduler)
     n = self.config['steps'] if r.num_inference_steps is None else r.num_inference_steps
-    require(isinstance(n, (int, str, list)) and not isinstance(n, bool), f'num_inference_steps is '
-        f'{n!r}, expected a whole number', TypeError)
-    T = getattr(self.objective.path, 'T', 1000)
-    if isinstance(n, int): in_range(n, 1, T, 'num_inference_steps')
+    require(not in_range(r.eta, 0, 1, 'eta') or name == 'ddim' or not isinstance(name, str),
+        f'eta is {r.eta}, but {name} has none: it belongs to ddim')
+    if not isinstance(n, (str, list, tuple)):
+        T = getattr(self.objective.path, 'T', 1000)
+        n = _whole(n, 'num_inference_steps', T)
+    listed = isinstance(n, (list, tuple))
+    require(not listed or not (r.eta or name == 'ddpm'), 'num_inference_steps is a list: '
+        'random steps need a number of steps, or a respacing')
     return name,n
+
+# %% ../nbs/16_pipeline.ipynb #3f618a61
+@patch
+def _scale(self:DiTClippedPipeline, r):
+    if r.guidance_scale is not None: return r.guidance_scale
+    c = self.denoiser.config; kind = _wants(c)
+    alone = kind is None or kind == 'labels' and not c.class_dropout_prob
+    return 1. if alone else self.config['guidance']
+
+# %% ../nbs/16_pipeline.ipynb #242cff07
+def _by_name(steps, name, n, x, noise, x0, strength):
+    o,r = steps.pipe.objective,steps.r
+    n,t = _steps_left(o.path, name, n, strength, r.eta)
+    if x0 is not None: x = o.q_sample(x0, t.expand(len(x)).to(x.device), x).float()
+    if name == 'ddim' and not isinstance(n, (int, str)): name = 'euler'  # the same walk
+    kw = dict(eta=r.eta) if name == 'ddim' else {}
+    return SAMPLERS[name](steps._predict, x, o, n, noise=noise, progress=r.progress, **kw)
 
 # %% ../nbs/16_pipeline.ipynb #86dd6706
 @patch
@@ -316,23 +421,16 @@ def _sampler(self:DiTClippedPipeline, r):
 def _walk(self:DiTClippedPipeline, r, y, neg, x, noise, x0=None, strength=1., edit=None):
     "From noise, or from a noised `x0`, to what the decoder reads"
     name,n = self._sampler(r)
-    scale = r.guidance_scale if r.guidance_scale is not None else self.config['guidance']
-    c = self.denoiser.config
-    nothing = y is None or c.num_classes and not c.class_dropout_prob  # to compare with
-    if nothing and (y is None or r.guidance_scale is None): scale = 1.
-    state = dict(latents=x, prompt_embeds=y, negative_prompt_embeds=neg, guidance_scale=scale)
+    state = dict(latents=x, prompt_embeds=y, negative_prompt_embeds=neg,
+        guidance_scale=self._scale(r))
     steps = _Steps(self, r, state, edit, 2 if name == 'heun' else 1)
-    if not isinstance(name, str):
-        require(strength == 1, 'diffusers schedulers start from noise: for strength < 1 use a name')
-        x = _by_diffusers(name, steps, x, n, r, noise, self.objective)
+    if isinstance(name, str): x = _by_name(steps, name, n, x, noise, x0, strength)
     else:
-        n,t = _steps_left(self.objective.path, name, n, strength, r.eta)
-        if x0 is not None: x = self.objective.q_sample(x0, t.expand(len(x)).to(x.device), x).float()
-        if name == 'ddim' and not isinstance(n, int): name = 'euler'    # the same walk
-        kw = dict(eta=r.eta) if name == 'ddim' else {}
-        x = SAMPLERS[name](steps._predict, x, self.objective, n, noise=noise, progress=r.progress, **kw)
+        require(strength == 1, 'a scheduler of diffusers starts from noise: for strength '
+            'below 1 use a name')
+        x = _by_diffusers(name, steps, x, n, noise)
     steps._end(x)
-    return x                                                            # (n,c,h,w)
+    return x  # (n,c,h,w)
 
 # %% ../nbs/16_pipeline.ipynb #3b48e9dd
 @dataclass
@@ -348,20 +446,19 @@ def decode(self:DiTClippedPipeline,
     z: Tensor # What the sampler left (n,c,h,w)
 ) -> Tensor: # Pictures (n,3 or 1,H,W) in [-1,1]; raises FloatingPointError on NaN
     "Latents to pixels, sixteen at a time"
-    if self.vae is None:
-        c = z.shape[1]
-        require(c in (1, 3), f'{c} channels are no picture, and this pipeline has no VAE: pass '
-            "vae= to from_pretrained, or output_type='latent'")
+    if self.vae is None: require(z.shape[1] in (1, 3), f'{z.shape[1]} channels are no '
+        'picture, and this pipeline has no VAE: pass vae= to from_pretrained, or '
+        "output_type='latent'")
     else: z = torch.cat([self.vae.decode(o.to(self.dtype)) for o in z.split(16)])
-    require(torch.isfinite(z).all(), f'the picture holds NaN: {self.dtype} is too narrow for this '
-        'model; try torch.bfloat16 or torch.float32', FloatingPointError)
+    require(torch.isfinite(z).all(), f'the picture holds NaN: {self.dtype} is too narrow '
+        'for this model; try torch.bfloat16 or torch.float32', FloatingPointError)
     return z.float().clamp(-1, 1)
 
 # %% ../nbs/16_pipeline.ipynb #829ba794
 def _output(x, kind):
-    x = (x + 1)/2                                                       # (n,c,H,W)
+    x = (x + 1)/2                            # (n,c,H,W)
     if kind == 'pt': return x
-    x = x.permute(0, 2, 3, 1).cpu().numpy()                             # (n,H,W,c)
+    x = x.permute(0, 2, 3, 1).cpu().numpy()  # (n,H,W,c)
     if kind == 'np': return x
     x = (x*255).round().astype('uint8')
     return [Image.fromarray(o[..., 0] if o.shape[-1] == 1 else o) for o in x]
@@ -373,23 +470,35 @@ def _request(prompt, kwargs):
     one_of(r.output_type, ['pil', 'np', 'pt', 'latent'], 'output_type')
     return r
 
+# %% ../nbs/16_pipeline.ipynb #4fee84b7
+@patch
+def _warn_untrained(self:DiTClippedPipeline):
+    if not self.config['trained']: warnings.warn('untrained: this model has random weights '
+        "and draws noise; load trained ones, or set config['trained']=True if they are",
+        stacklevel=4)
+
 # %% ../nbs/16_pipeline.ipynb #c3889caf
 @patch
 def _draw(self:DiTClippedPipeline, r, image=None, strength=1., mask=None):
-    if not self.config['trained']: warnings.warn('untrained: this model has random weights and '
-        "draws noise; load trained ones, or set config['trained']=True if they are", stacklevel=3)
+    self._warn_untrained()
     y,neg,n = self._conditions(r)
-    seeds = _streams(r, n)
+    seeds,x0,edit = _streams(r, n),None,None
     noise = image_noise(seeds)
-    if image is not None: image = self._pixels(image, r, n)             # (n,c,H,W)
-    x0 = None if image is None else self._encode(image)                 # (n,c,h,w)
-    x = self._noise(r, noise)                                           # (n,c,h,w)
-    edit = None if mask is None else self._keep(x0, x.clone(), mask)
-    z = self._walk(r, y, neg, x, noise, x0, strength, edit)
-    out = z if r.output_type == 'latent' else self.decode(z)
-    if mask is not None and r.output_type != 'latent': out = torch.where(mask, out, image)
-    out = out if r.output_type == 'latent' else _output(out, r.output_type)
+    if image is not None:
+        image = self._pixels(image, r, n)                    # (n,c,H,W)
+        x0 = self._encode(image)                             # (n,c,h,w)
+    x = self._noise(r, noise)                                # (n,c,h,w)
+    if mask is not None:
+        mask = _mask(mask, r.height, r.width, self.device)   # (1,1,H,W)
+        edit = self._keep(x0, x.clone(), mask)
+    z = self._walk(r, y, neg, x, noise, x0, strength, edit)  # (n,c,h,w)
+    out = z if r.output_type == 'latent' else self._finish(z, r, image, mask)
     return PipelineOutput(out, seeds) if r.return_dict else (out,)
+
+@patch
+def _finish(self:DiTClippedPipeline, z, r, image=None, mask=None):
+    x = self.decode(z)                                       # (n,c,H,W)
+    return _output(x if mask is None else torch.where(mask, x, image), r.output_type)
 
 # %% ../nbs/16_pipeline.ipynb #b995c786
 @patch
@@ -397,16 +506,19 @@ def _draw(self:DiTClippedPipeline, r, image=None, strength=1., mask=None):
 def __call__(self:DiTClippedPipeline,
     prompt=None, # What to draw; a list: one picture for each
     **kwargs
-) -> PipelineOutput: # `.images` and their `.seeds`; raises ValueError, TypeError with the fix
+) -> PipelineOutput: # `.images`, `.seeds`; raises ValueError, TypeError with the fix
     "Draw"
     return self._draw(_request(prompt, kwargs))
 
 # %% ../nbs/16_pipeline.ipynb #003851a2
 def _json(path):
-    require(path.is_file(), f'no {path.name} in {path.parent}: it is a part of every pipeline '
-        'folder; fetch the folder again', FileNotFoundError)
-    try: return json.loads(path.read_text('utf-8'))
+    require(path.is_file(), f'no {path.name} in {path.parent}: it is a part of every '
+        'pipeline folder; fetch the folder again', FileNotFoundError)
+    try: d = json.loads(path.read_text('utf-8'))
     except ValueError as e: raise ValueError(f'{path} is no JSON ({e}): fetch it again') from e
+    require(isinstance(d, dict), f'{path} holds a {type(d).__name__}, expected names and '
+        'values: fetch it again')
+    return d
 
 # %% ../nbs/16_pipeline.ipynb #03f3eefb
 def _settings(path):
@@ -414,8 +526,8 @@ def _settings(path):
     if isinstance(path, FlowPath): return dict(schedule='flow')
     for name in SCHEDULES[:-1] if path.T >= 20 else []:
         p = make_schedule(name, path.T)
-        if torch.equal(p.betas, path.betas) and torch.equal(p.timesteps, path.timesteps):
-            return dict(schedule=name, T=path.T)
+        same = torch.equal(p.betas, path.betas) and torch.equal(p.timesteps, path.timesteps)
+        if same: return dict(schedule=name, T=path.T)
     return dict(betas=path.betas.tolist(), timesteps=path.timesteps.tolist())
 
 # %% ../nbs/16_pipeline.ipynb #01528a27
@@ -425,7 +537,8 @@ def save_objective(
 ):
     "Write down the question and the path"
     d = dict(_class_name='Objective', kind=objective.kind, **_settings(objective.path))
-    with atomic_path(Path(folder)/'objective.json') as p: p.write_text(json.dumps(d, indent=1))
+    with atomic_path(Path(folder)/'objective.json') as p:
+        p.write_text(json.dumps(d, indent=1))
 
 # %% ../nbs/16_pipeline.ipynb #45692a21
 def load_objective(
@@ -433,9 +546,19 @@ def load_objective(
 ) -> Objective: # Raises FileNotFoundError, or ValueError when the file is damaged
     "The question that `save_objective` wrote down"
     d = _json(Path(folder)/'objective.json')
-    if 'betas' in d: path = Schedule(torch.tensor(d['betas'], dtype=torch.float64), d['timesteps'])
-    else: path = make_schedule(d.get('schedule'), d.get('T', 1000))
+    if 'betas' not in d: path = make_schedule(d.get('schedule'), d.get('T', 1000))
+    else: path = Schedule(torch.tensor(d['betas'], dtype=torch.float64), d['timesteps'])
     return Objective(d.get('kind'), path)
+
+# %% ../nbs/16_pipeline.ipynb #8b75164b
+_CLASSES = dict(denoiser='DiT', scheduler='Objective', vae='VAE', text_encoder='CLIPText')
+
+@patch
+def _index(self:DiTClippedPipeline):
+    absent = [k for k in ('vae', 'text_encoder') if getattr(self, k) is None]
+    parts = {k: [None, None] if k in absent else ['dit_clipped', v]
+             for k,v in _CLASSES.items()}
+    return dict(_class_name='DiTClippedPipeline', **self.config) | parts
 
 # %% ../nbs/16_pipeline.ipynb #464e2f46
 INDEX = 'model_index.json'
@@ -448,24 +571,23 @@ def save_pretrained(self:DiTClippedPipeline,
     folder = Path(folder)
     save_model(self.denoiser, folder/'denoiser')
     save_objective(self.objective, folder/'scheduler')
-    parts = dict(vae=self.vae, text_encoder=self.text_encoder)
-    for name,part in parts.items():
+    for name in ('vae', 'text_encoder'):
+        part = getattr(self, name)
         if part is not None: part.save_pretrained(folder/name)
-    classes = dict(denoiser='DiT', scheduler='Objective', vae='VAE', text_encoder='CLIPText')
-    index = dict(_class_name='DiTClippedPipeline', **self.config)
-    for k,v in classes.items():
-        index[k] = ['dit_clipped', v] if parts.get(k, 1) is not None else [None, None]
-    with atomic_path(folder/INDEX) as p: p.write_text(json.dumps(index, indent=1), 'utf-8')
+    text = json.dumps(self._index(), indent=1)
+    with atomic_path(folder/INDEX) as p: p.write_text(text, 'utf-8')
     return folder
 
 # %% ../nbs/16_pipeline.ipynb #9f87c602
 @patch
 def to(self:DiTClippedPipeline,
     device=None, # Where all parts go, or a dtype
-    dtype=None   # Of denoiser and VAE: float32, bfloat16 or float16; the text encoder stays
-) -> DiTClippedPipeline: # Itself
+    dtype=None   # Of denoiser and VAE: float32, bfloat16 or float16
+) -> DiTClippedPipeline: # Itself; the text encoder keeps its dtype
     "Move all parts"
     if isinstance(device, torch.dtype): device,dtype = None,device
+    require(dtype is None or getattr(dtype, 'is_floating_point', False), f'dtype is '
+        f'{dtype!r}: expected torch.float32, bfloat16 or float16', TypeError)
     kw = {k: v for k,v in dict(device=device, dtype=dtype).items() if v is not None}
     for part in (self.denoiser, self.vae):
         if part is not None and kw: part.to(**kw)
@@ -474,11 +596,6 @@ def to(self:DiTClippedPipeline,
     return self
 
 # %% ../nbs/16_pipeline.ipynb #b9c80c55
-def _part(folder, name, load):
-    require((folder/name).is_dir(), f'{folder/INDEX} names {name!r}, but there is no folder '
-        f'{name}/: fetch the pipeline again, or pass {name}=', FileNotFoundError)
-    return load(folder/name)
-
 def _vae(folder):
     from dit_clipped.latents import VAE
     return VAE.from_pretrained(folder)
@@ -489,33 +606,49 @@ def _text(folder):
 
 _LOAD = dict(denoiser=load_model, scheduler=load_objective, vae=_vae, text_encoder=_text)
 
+# %% ../nbs/16_pipeline.ipynb #467d4a52
+def _part(folder, name):
+    require((folder/name).is_dir(), f'{folder/INDEX} names {name!r}, but there is no folder '
+        f'{name}/: fetch the pipeline again, or pass {name}=', FileNotFoundError)
+    return _LOAD[name](folder/name)
+
 # %% ../nbs/16_pipeline.ipynb #4623edeb
 def _open_folder(folder, given):
-    index = _json(folder/INDEX)
-    name = index.get('_class_name')
+    index = _json(folder/INDEX); name = index.get('_class_name')
     require(name == 'DiTClippedPipeline', f'{folder} holds a {name}: diffusers opens it; '
         'weights.from_diffusers turns its DiT into ours')
-    parts = {k: given[k] if k in given else _part(folder, k, load) for k,load in _LOAD.items()
-             if k in given or index.get(k, [None])[0]}
-    for k in ('denoiser', 'scheduler'): require(k in parts, f'{folder/INDEX} names no {k}: it is '
-        'no whole pipeline; save it again with save_pretrained')
+    here = [k for k in _LOAD if k in given or (index.get(k) or [None])[0]]
+    parts = {k: given[k] if k in given else _part(folder, k) for k in here}
+    for k in ('denoiser', 'scheduler'): require(k in parts, f'{folder/INDEX} names no {k}: '
+        'it is no whole pipeline; save it again with save_pretrained')
     config = {k: v for k,v in index.items() if k not in _LOAD and k[0] != '_'}
     return (*(parts.get(k) for k in _LOAD),config)
 
 # %% ../nbs/16_pipeline.ipynb #600e6a4c
-def _open_run(path, given, weights='ema'):
+def _newest(path):
     from dit_clipped.trainer import latest_checkpoint
-    if (path/'checkpoints').is_dir(): path = latest_checkpoint(path) or path/'checkpoints'
+    if not (path/'checkpoints').is_dir(): return path
+    newest = latest_checkpoint(path)
+    require(newest is not None, f'{path} has no whole checkpoint yet: let the run go on '
+        'until it has saved one', FileNotFoundError)
+    return newest
+
+def _answers(path):
     e = _json(path/'config.json').get('extra') or {}
-    require('objective' in e and 'schedule' in e, f'{path}/config.json does not say what the model '
-        'was trained for: is it a run of dit_clipped_train?')
-    parts = {k: given.get(k) or (_LOAD[k](Path(e[k])) if e.get(k) else None)
-             for k in ('vae', 'text_encoder')}
-    keys = dict(steps='sampling_steps', guidance='guidance', sampler='sampler')
-    config = {k: e[v] for k,v in keys.items() if v in e} | dict(trained=True)
-    model = given.get('denoiser') or load_model(path, file=f'{weights}.safetensors')
-    objective = given.get('scheduler') or Objective(e['objective'], make_schedule(e['schedule']))
-    return model,objective,parts['vae'],parts['text_encoder'],config
+    require('objective' in e and 'schedule' in e, f'{path}/config.json does not say what the '
+        'model was trained for: is it a run of dit_clipped_train?')
+    return e
+
+# %% ../nbs/16_pipeline.ipynb #1b6d8fbf
+_RUN = dict(steps='sampling_steps', guidance='guidance', sampler='sampler')
+
+def _open_run(path, given):
+    path = _newest(path); e = _answers(path)
+    def part(k): return given.get(k) or (_LOAD[k](Path(e[k])) if e.get(k) else None)
+    model = given.get('denoiser') or load_model(path, file='ema.safetensors')
+    ours = Objective(e['objective'], make_schedule(e['schedule']))
+    config = {k: e[v] for k,v in _RUN.items() if v in e} | dict(trained=True)
+    return model,given.get('scheduler') or ours,part('vae'),part('text_encoder'),config
 
 # %% ../nbs/16_pipeline.ipynb #686f8f87
 def _fetch(name, **kw):
@@ -525,90 +658,118 @@ def _fetch(name, **kw):
     try: return Path(snapshot_download(name, allow_patterns=wanted, **kw))
     except Exception as e:
         why = (str(e) or 'no reason given').splitlines()[0]
-        raise OSError(f'could not get {name!r} from the Hub ({type(e).__name__}: {why}). Offline? '
-            f'Download it where there is a network (hf download {name}) and pass the folder; '
-            'what was fetched before opens with local_files_only=True') from e
+        raise OSError(f'{name!r} is no folder here, and could not be got from the Hub '
+            f'({type(e).__name__}: {why}). Offline? Download it where there is a network '
+            f'(hf download {name}) and pass the folder; what was fetched before opens with '
+            'local_files_only=True') from e
 
 # %% ../nbs/16_pipeline.ipynb #72fd5e30
+_HUB = r'(?!runs/)[\w-][\w.-]*/[\w.-]+'
+
 def _folder(name, **kw):
     if name is None: name = files('dit_clipped')/'shipped'/'pictograms'
     path = Path(str(name)).expanduser()
     if path.is_dir(): return path
-    hub = isinstance(name, str) and re.fullmatch(r'(?!runs/)[\w-][\w.-]*/[\w.-]+', name)
+    hub = isinstance(name, str) and re.fullmatch(_HUB, name)
     require(hub, f'no folder {path}: expected a folder of save_pretrained, a run of '
         'dit_clipped_train, or a Hub name such as user/model', FileNotFoundError)
     return _fetch(name, **kw)
 
+# %% ../nbs/16_pipeline.ipynb #c17554c5
+def _opener(folder):
+    if (folder/INDEX).is_file(): return _open_folder
+    run = (folder/'checkpoints').is_dir() or (folder/'ema.safetensors').is_file()
+    require(run, f'{folder} is no pipeline: it has no {INDEX}, only '
+        f'{sorted(p.name for p in folder.iterdir())[:6]}', FileNotFoundError)
+    return _open_run
+
 # %% ../nbs/16_pipeline.ipynb #4245078e
 @patch(cls_method=True)
 def from_pretrained(cls:DiTClippedPipeline,
-    name=None,            # Folder of `save_pretrained`, run folder, or Hub name; None: what ships
+    name=None,            # Folder, run folder, or Hub name; None: what ships
     device=None,          # Where it will live; `default_device()` when None
     dtype=torch.float32,  # Of denoiser and VAE; 'auto': what this device multiplies fast
     local_files_only: bool=False, # Never ask the Hub, use what was fetched before
     revision: str=None,   # Branch, tag or commit on the Hub
-    **parts               # denoiser=, scheduler= (an Objective), vae=, text_encoder= to use instead
-) -> DiTClippedPipeline: # Ready to draw; raises FileNotFoundError, ValueError, OSError with the fix
+    **parts               # denoiser=, scheduler= (an Objective), vae=, text_encoder= to use
+) -> DiTClippedPipeline: # Raises FileNotFoundError, ValueError, OSError with the fix
     "Open a pipeline"
     for k in parts: one_of(k, list(_LOAD), 'part')
     folder = _folder(name, local_files_only=local_files_only, revision=revision)
-    run = (folder/'checkpoints').is_dir() or (folder/'ema.safetensors').is_file()
-    require((folder/INDEX).is_file() or run, f'{folder} is no pipeline: it has no {INDEX}, only '
-        f'{sorted(p.name for p in folder.iterdir())[:6]}', FileNotFoundError)
-    load = _open_folder if (folder/INDEX).is_file() else _open_run
     device = device or default_device()
-    dtype = default_dtype(device) if dtype == 'auto' else dtype
-    return cls(*load(folder, parts)).to(device, dtype)
+    if isinstance(dtype, str) and dtype == 'auto': dtype = default_dtype(device)
+    return cls(*_opener(folder)(folder, parts)).to(device, dtype)
 
 # %% ../nbs/16_pipeline.ipynb #e21c6007
+def _from_pil(im, c):
+    try: a = np.asarray(im.convert('RGB' if c == 3 else 'L'), np.float32)/127.5 - 1
+    except (OSError, SyntaxError) as e: raise OSError(f'image cannot be read ({e}): its file '
+        'is broken, get it again') from e
+    return torch.from_numpy(a.reshape(*a.shape[:2], -1)).permute(2, 0, 1)  # (c,H,W)
+
+# %% ../nbs/16_pipeline.ipynb #d13305bb
 def _tensor(im, c):
     "One picture as (c,H,W) in [-1,1]"
-    if isinstance(im, Image.Image):
-        a = np.asarray(im.convert('RGB' if c == 3 else 'L'), np.float32)/127.5 - 1
-        im = torch.from_numpy(a.reshape(*a.shape[:2], -1)).permute(2, 0, 1)             # (c,H,W)
-    ok = isinstance(im, Tensor) and im.ndim == 3 and im.shape[0] == c and im.is_floating_point()
+    require(not isinstance(im, (str, Path)), f'image is the name {str(im)!r}: open it first, '
+        'with PIL.Image.open(...)', TypeError)
+    if isinstance(im, Image.Image): im = _from_pil(im, c)
+    ok = isinstance(im, Tensor) and im.is_floating_point()
+    ok = ok and im.ndim == 3 and im.shape[0] == c
     got = tuple(im.shape) if isinstance(im, Tensor) else type(im).__name__
-    require(ok, f'image is {got}: expected a PIL image, or floats ({c},H,W) in [-1,1]', TypeError)
-    require(bool((im.abs() <= 1.001).all()), 'image has values outside [-1,1]: use x/127.5 - 1')
+    require(ok, f'image is {got}: expected a PIL image, or floats ({c},H,W) in [-1,1]',
+        TypeError)
+    require(bool((im.abs() <= 1.001).all()), 'image has NaN or values outside [-1,1]: use '
+        'x/127.5 - 1')
     return im.float()
 
 # %% ../nbs/16_pipeline.ipynb #543392b8
 @patch
 def _pixels(self:DiTClippedPipeline, image, r, n):
+    "All pictures as one batch; the request takes their size"
     c = 3 if self.vae is not None else self.denoiser.config.in_channels
-    many = image if isinstance(image, (list, tuple)) or getattr(image, 'ndim', 0) == 4 else [image]
-    many = [_tensor(o, c) for o in many]
-    require(len(many) in (1, n), f'{len(many)} images for {n} pictures: one for all, or one each')
-    require(len({o.shape for o in many}) == 1, 'images of different sizes: resize them to one size')
-    r.height,r.width = many[0].shape[1:]
-    self._shape(r)
-    return torch.stack(many*(n//len(many))).to(self.device)                             # (n,c,H,W)
+    listed = isinstance(image, (list, tuple)) or getattr(image, 'ndim', 0) == 4
+    many = [_tensor(o, c) for o in (image if listed else [image])]
+    require(len(many) in (1, n), f'{len(many)} images for {n} pictures: pass one for all, '
+        'or one for each')
+    require(len({o.shape for o in many}) == 1, 'images of different sizes: resize them')
+    h,w = many[0].shape[1:]
+    require(r.height in (None, h) and r.width in (None, w), f'the image is {h}x{w}, which '
+        'decides the size: resize it, instead of passing height or width')
+    r.height,r.width = h,w; self._shape(r)
+    return torch.stack(many*(n//len(many))).to(self.device)  # (n,c,H,W)
 
+# %% ../nbs/16_pipeline.ipynb #de20e3bf
 @patch
 def _encode(self:DiTClippedPipeline, x):
     if self.vae is None: return x
-    return self.vae.encode(x.to(self.dtype)).float()                                    # (n,c,h,w)
+    return self.vae.encode(x.to(self.dtype)).float()  # (n,c,h,w)
+
+# %% ../nbs/16_pipeline.ipynb #a3d4e59f
+def _strength(s):
+    require(in_range(s, 0, 1, 'strength') > 0, 'strength is 0: that is the image itself')
+    return s
 
 # %% ../nbs/16_pipeline.ipynb #5d4099da
 @patch
 @delegates(Request)
 def img2img(self:DiTClippedPipeline,
-    image,       # PIL, tensor (c,H,W) in [-1,1], or a list: one for all or one per picture
+    image,       # PIL, tensor (c,H,W) in [-1,1], or a list: one for all, or one each
     prompt=None, # As for the call
-    strength: float=.6, # Share of the way that is walked again: near 0 keeps all, 1 keeps nothing
+    strength: float=.6, # Share of the way walked again: near 0 keeps all, 1 nothing
     **kwargs
 ) -> PipelineOutput: # As from the call
     "Draw `image` anew: noise it part of the way, walk back under `prompt`"
-    require(in_range(strength, 0, 1, 'strength') > 0, 'strength is 0: that is the image itself')
-    return self._draw(_request(prompt, kwargs), image, strength)
+    return self._draw(_request(prompt, kwargs), image, _strength(strength))
 
 # %% ../nbs/16_pipeline.ipynb #725ba470
 def _mask(mask, h, w, device):
-    if isinstance(mask, Image.Image): mask = torch.from_numpy(np.asarray(mask.convert('L')) > 127)
+    require(not isinstance(mask, (str, Path)), f'mask is the name {str(mask)!r}: open it '
+        'first, with PIL.Image.open(...)', TypeError)
+    if isinstance(mask, Image.Image): mask = _from_pil(mask, 1) > 0  # (1,H,W)
     mask = torch.as_tensor(mask, device=device)
     ok = tuple(mask.shape[-2:]) == (h, w) and mask.numel() == h*w
     require(ok, f'mask has shape {tuple(mask.shape)}, the image {h}x{w}: they must be equal')
-    mask = mask.reshape(1, 1, h, w) > .5                                # (1,1,H,W)
+    mask = mask.reshape(1, 1, h, w) > .5                             # (1,1,H,W)
     require(mask.any(), 'mask is empty: True, or white, says where to draw')
     return mask
 
@@ -616,9 +777,9 @@ def _mask(mask, h, w, device):
 @patch
 def _keep(self:DiTClippedPipeline, x0, noise, mask):
     "An edit that puts the known part back, as noisy as the rest"
-    small = torch.nn.functional.max_pool2d(mask.float(), self.f) > 0    # (1,1,h,w)
-    def edit(x, t): return torch.where(small, x, self.objective.q_sample(x0, t, noise).to(x))
-    return edit
+    small = torch.nn.functional.max_pool2d(mask.float(), self.f) > 0  # (1,1,h,w)
+    known = lambda x, t: self.objective.q_sample(x0, t, noise).to(x)
+    return lambda x, t: torch.where(small, x, known(x, t))            # (n,c,h,w)
 
 # %% ../nbs/16_pipeline.ipynb #cb0361cf
 @patch
@@ -631,11 +792,7 @@ def inpaint(self:DiTClippedPipeline,
     **kwargs
 ) -> PipelineOutput: # Outside of the mask the pictures are `image`, to the bit
     "Draw only inside of `mask`"
-    r = _request(prompt, kwargs)
-    h,w = (image.height,image.width) if isinstance(image, Image.Image) else image[0].shape[-2:]
-    mask = _mask(mask, h, w, self.device)
-    require(in_range(strength, 0, 1, 'strength') > 0, 'strength is 0: that is the image itself')
-    return self._draw(r, image, strength, mask)
+    return self._draw(_request(prompt, kwargs), image, _strength(strength), mask)
 
 # %% ../nbs/16_pipeline.ipynb #18215d39
 def slerp(
@@ -643,21 +800,21 @@ def slerp(
     b: Tensor, # Vectors (...,d)
     w: float   # 0: a, 1: b
 ) -> Tensor: # (...,d); lengths move evenly from |a| to |b|
-    "Walk along the arc from `a` to `b` instead of the chord"
-    la,lb = (o.norm(dim=-1, keepdim=True).clamp(min=1e-12) for o in (a, b))     # (...,1)
+    "Walk along the arc from `a` to `b` instead of the chord (Shoemake, 1985)"
+    la,lb = (o.norm(dim=-1, keepdim=True).clamp(min=1e-12) for o in (a, b))  # (...,1)
     u,v = a/la,b/lb
-    th = (u*v).sum(-1, keepdim=True).clamp(-1, 1).acos()                        # (...,1)
-    near = th.sin() < 1e-4
+    th = (u*v).sum(-1, keepdim=True).clamp(-1, 1).acos()                     # (...,1)
+    near = th.sin() < 1e-4                                                   # no arc to speak of
     s = torch.where(near, 1, th.sin())
-    arc = torch.where(near, u + w*(v-u), (((1-w)*th).sin()*u + (w*th).sin()*v)/s)
-    return arc*((1-w)*la + w*lb)
+    arc = (((1-w)*th).sin()*u + (w*th).sin()*v)/s
+    return torch.where(near, u + w*(v-u), arc)*((1-w)*la + w*lb)
 
 # %% ../nbs/16_pipeline.ipynb #cfb2244f
 def _between(a, b, w):
     "The condition between two prompts; a token without a partner stays with the nearer one"
-    pooled = None if a.pooled is None else slerp(a.pooled, b.pooled, w)         # (1,e)
+    pooled = None if a.pooled is None else slerp(a.pooled, b.pooled, w)       # (1,e)
     if a.tokens is None: return TextCond(pooled)
-    both,near = a.mask & b.mask,a if w < .5 else b                              # (1,l)
+    both,near = a.mask & b.mask,a if w < .5 else b                            # (1,l)
     tokens = torch.where(both[..., None], slerp(a.tokens, b.tokens, w), near.tokens)
     return TextCond(pooled, tokens, near.mask)
 
@@ -672,7 +829,7 @@ def interpolate(self:DiTClippedPipeline,
     **kwargs
 ) -> PipelineOutput: # n images
     "Pictures on the way from prompt `a` to prompt `b`"
-    in_range(n, 2, 1000, 'n')
+    require(_whole(n, 'n', 1000) > 1, 'n is 1: a way has two ends, take 2 or more')
     y = self.encode_prompt([a, b])
     u,v = (TextCond(*(None if o is None else o[i:i+1] for o in y)) for i in (0, 1))
     mix = [_between(u, v, k/(n-1)) for k in range(n)]
@@ -692,9 +849,9 @@ def _listen(seen):
     "A hook that recomputes what a CrossAttention is about to do"
     def hook(m, args):
         x,context,mask = (*args, None)[:3]
-        split = lambda z: z.unflatten(-1, (m.num_heads, -1)).transpose(1, 2)    # (b,heads,n,e)
-        a = attention_weights(split(m.q(x)), split(m.k(context)), mask)         # (b,heads,n,l)
-        seen.append(a[0].float().mean(0))                                       # (n,l)
+        split = lambda z: z.unflatten(-1, (m.num_heads, -1)).transpose(1, 2)  # (b,heads,n,e)
+        a = attention_weights(split(m.q(x)), split(m.k(context)), mask)       # (b,heads,n,l)
+        seen.append(a[0].float().mean(0))                                     # (n,l)
     return hook
 
 # %% ../nbs/16_pipeline.ipynb #202f3cb9
@@ -702,23 +859,36 @@ class AttentionMaps(NamedTuple):
     "Which word looks where"
     image: Image.Image # The picture
     words: list        # What was read, in order
-    maps: Tensor       # (words,h,w), for each word the attention it got; h,w in patches
+    maps: Tensor       # (words,h,w), the attention that each got; h,w in patches
+
+# %% ../nbs/16_pipeline.ipynb #44887326
+@patch
+def _heard(self:DiTClippedPipeline, prompt, kwargs):
+    "(picture, attention (n,l)) of one drawing"
+    layers,seen = [m for m in self.denoiser.modules() if isinstance(m, CrossAttention)],[]
+    require(layers and self.text_encoder is not None, 'this model has no cross-attention to '
+        'words: take a DiT-Clipped and its text encoder')
+    hooks = [m.register_forward_pre_hook(_listen(seen)) for m in layers]
+    try: image = self(prompt, **kwargs).images[0]
+    finally:
+        for h in hooks: h.remove()
+    return image,torch.stack(seen).mean(0)
 
 # %% ../nbs/16_pipeline.ipynb #af21fed6
 @patch
-@delegates(Request)
+@delegates(Request, but=['output_type', 'return_dict', 'prompt_embeds'])
 def attention_maps(self:DiTClippedPipeline,
     prompt: str, # One prompt
     **kwargs
 ) -> AttentionMaps: # Averaged over heads, blocks and steps
     "Draw `prompt`, and keep what each of its words was looked at for"
-    layers,seen = [m for m in self.denoiser.modules() if isinstance(m, CrossAttention)],[]
-    require(layers and self.text_encoder is not None, 'this model has no cross-attention to words')
-    hooks = [m.register_forward_pre_hook(_listen(seen)) for m in layers]
-    try: image = self(prompt, **kwargs).images[0]
-    finally: [h.remove() for h in hooks]
-    c,a = self.denoiser.config,torch.stack(seen).mean(0)                        # (n,l)
-    words,maps,i = _words(self.text_encoder.tokenizer, prompt),[],1             # 0 is start-of-text
+    require(isinstance(prompt, str), f'prompt is {prompt!r}: expected one string', TypeError)
+    for k in ('output_type', 'return_dict', 'prompt_embeds'):
+        require(k not in kwargs, f'attention_maps takes no {k}: it returns a PIL image')
+    image,a = self._heard(prompt, kwargs)                            # (n,l)
+    words,maps,i = _words(self.text_encoder.tokenizer, prompt),[],1  # 0: start-of-text
+    require(words, f'no word of {prompt!r} is known to this model: there is nothing to map')
     for _,k in words: maps.append(a[:, i:i+k].sum(1)); i += k
-    h = image.height//self.f//c.patch_size
-    return AttentionMaps(image, [o for o,_ in words], torch.stack(maps).view(len(maps), h, -1))
+    h = image.height//self.f//self.denoiser.config.patch_size
+    maps = torch.stack(maps).view(len(maps), h, -1)                  # (words,h,w)
+    return AttentionMaps(image, [o for o,_ in words], maps)

@@ -50,7 +50,7 @@ def scene_targets(
     return [at(COLOURS, scene.background), at(GLYPHS, a.glyph), at(COLOURS, a.colour),
         at(PLACES, a.place), at(SIZES, a.size), *second]
 
-# %% ../nbs/15_text.ipynb #35f70e7b
+# %% ../nbs/15_text.ipynb #5d6e247a
 def said_targets(
     scene,    # A `Scene`
     text: str # Its caption
@@ -629,7 +629,7 @@ class _ClipRun:
         if old: self.start_from(old, Path(init)/'clip_image')
         self.start_stage(0)
 
-# %% ../nbs/15_text.ipynb #c911d38d
+# %% ../nbs/15_text.ipynb #b8d8ee5c
 @patch
 def start_from(self: _ClipRun, text, image):
     "Take over the weights of a `CLIPText` and of the image tower in a folder"
