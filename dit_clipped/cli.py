@@ -81,6 +81,7 @@ def _spelled(parser, argv):
     parts = [a.partition('=') if a.startswith('--') else (a, '', '') for a in argv]
     return [flags.get(a.replace('-', '_'), a) + eq + v for a, eq, v in parts]
 
+# %% ../nbs/21_cli.ipynb #6b763e01
 def as_command(
     f # A function whose parameters have docments
 ): # A function of argv (the shell's when None) that parses, calls `f` and exits with 2 on a user's error
@@ -139,6 +140,7 @@ STAGES = dict(text=600, vae=5600, items=40_960, steps=5000, image=1500) # the wh
 REFINE = dict(text=500, vae=1500, items=40_960, steps=2000, image=300)  # the same, with --init
 MINUTES, VAE_STEP = 82., .27 # measured on one core: all stages; seconds of one VAE step
 
+# %% ../nbs/21_cli.ipynb #75ebcfb7
 def _pace():
     "How fast is this machine? Seconds of a VAE step over `VAE_STEP`"
     from dit_clipped.latents import TinyVAE
@@ -154,6 +156,7 @@ def _precision(device):
     "bf16 where this device multiplies it fast; on some CPUs it is fifty times slower than fp32"
     return 'bf16' if default_dtype(device) == torch.bfloat16 else 'no'
 
+# %% ../nbs/21_cli.ipynb #c358d542
 def plan(
     out,                 # Run folder: the plan is kept in plan.json, so that a resumed run follows it
     minutes: float=None, # Budget; None: as much as `STAGES` says
@@ -174,19 +177,20 @@ def plan(
 PROMPTS = ['a red heart on a blue background', 'a yellow star on a purple background',
     'a white cat on a black background', 'a green umbrella on a yellow background'] * 2
 
-def _text_and_vae(out, p, seed, quiet, init):
+def _text_and_vae(out, p, seed, quiet, init, brief):
     from dit_clipped.latents import VAE, train_vae
     from dit_clipped.text import CLIPText, train_clip
     print('[1/5] text tower', flush=True)
     train_clip(out/'clip', p['text'], p['image'], stage='text', seed=seed,
-        init=init, progress=not quiet)
+        init=init, brief=brief, progress=not quiet)
     print('[2/5] VAE', flush=True)
     done = out/'vae/vae/config.json'
     if not done.is_file(): train_vae(out/'vae', p['vae'], seed=seed, save_every=250,
-        lr=1e-3 if init else 2e-3, init=init and init/'vae',
+        lr=1e-3 if init else 2e-3, init=init and init/'vae', measured=min(1024, max(64, p['vae'])),
         precision=_precision(default_device()), progress=not quiet)
     return VAE.from_pretrained(out/'vae/vae'), CLIPText.from_pretrained(out/'clip/text_encoder')
 
+# %% ../nbs/21_cli.ipynb #49024dc2
 def _text_trainer(out, a, vae, text, cache, seed, quiet, init):
     from dit_clipped.dit import create_model
     from dit_clipped.latents import LatentBatch
@@ -205,10 +209,23 @@ def _text_trainer(out, a, vae, text, cache, seed, quiet, init):
         encode_fn=LatentBatch(vae), **{k: a[k] for k in ('steps', 'batch_size', 'lr', 'ema_decay')},
         extra={k: a[k] for k in ('data', 'objective', 'schedule', *SAMPLING)})
 
+# %% ../nbs/21_cli.ipynb #4b4d436d
 def _pipeline(model, obj, vae, text, a):
     from dit_clipped.pipeline import DiTClippedPipeline
     config = dict(steps=a['sampling_steps'], guidance=a['guidance'], sampler=a['sampler'], trained=True)
     return DiTClippedPipeline(model, obj, vae, text, config)
+
+# %% ../nbs/21_cli.ipynb #e6fc5677
+def _shipped(part=''):
+    from importlib.resources import files
+    return Path(str(files('dit_clipped')))/'shipped'/'pictograms'/part
+
+def _start(init):
+    "The pipeline folder that `init` names, or None"
+    folder = None if init is None else _shipped() if init == 'shipped' else Path(init)
+    require(folder is None or (folder/'model_index.json').is_file(), f'{folder} is no pipeline '
+        "folder: pass --init shipped, or the pipeline/ of a run", FileNotFoundError)
+    return folder
 
 # %% ../nbs/21_cli.ipynb #5c294375
 def train_pictograms(
@@ -217,22 +234,21 @@ def train_pictograms(
     given: dict=None,    # Answers of the preset to overrule
     seed: int=0,         # Of everything
     quiet: bool=False,   # No progress bars
-    init=None            # Pipeline folder whose weights to go on from, or 'shipped'
+    init=None,           # Pipeline folder whose weights to go on from, or 'shipped'
+    brief: float=0.      # Share of captions that say less, such as 'a cat'
 ) -> Path: # The pipeline folder
     "Captions and pictures to a pipeline, in five stages"
     import shutil
     from dit_clipped.data import Pictograms
     from dit_clipped.latents import LatentCache, build_cache
-    from dit_clipped.text import BRIEF, train_clip
+    from dit_clipped.text import train_clip
     out, a = Path(out), _answers('pictograms', given or {})
-    init = init and (_shipped() if init == 'shipped' else Path(init))
-    if init: require((init/'model_index.json').is_file(), f'{init} is no pipeline folder: pass '
-        "--init shipped, or the pipeline/ of a run", FileNotFoundError)
+    init = _start(init)
     p = plan(out, minutes, (given or {}).get('steps'), bool(init)); a['steps'] = p['steps']
     if init and not (given or {}).get('lr'): a['lr'] /= 2
-    vae, text = _text_and_vae(out, p, seed, quiet, init)
+    vae, text = _text_and_vae(out, p, seed, quiet, init, brief)
     print('[3/5] latent cache', flush=True)
-    build_cache(Pictograms(p['items'], seed=seed + 3, brief=BRIEF), vae, text, out/'cache', progress=not quiet)
+    build_cache(Pictograms(p['items'], seed=seed + 3, brief=brief), vae, text, out/'cache', progress=not quiet)
     cache = LatentCache(out/'cache', vae, text)
     print('[4/5] transformer', flush=True)
     t = _text_trainer(out, a, vae, text, cache, seed, quiet, init).fit('auto')
@@ -241,9 +257,9 @@ def train_pictograms(
     text.save_pretrained(home/'text_encoder', torch.float16)
     print('[5/5] image tower', flush=True)
     train_clip(out/'clip', p['text'], p['image'], stage='image', seed=seed, init=init,
-        progress=not quiet)
+        brief=brief, progress=not quiet)
     shutil.copytree(out/'clip/clip_image', home/'clip_image', dirs_exist_ok=True)
-    print(f'done: dit_clipped_sample "a red heart" --ckpt {home}')
+    print(f'done: dit_clipped_sample "a red heart on a blue background" --ckpt {home}')
     return home
 
 # %% ../nbs/21_cli.ipynb #80b4f250
@@ -265,14 +281,15 @@ def train(
     quiet: bool=False,       # No progress bar
     preset: str=None,        # digits or pictograms: another word for --data
     minutes: float=None,     # pictograms: shrink every stage so that all take about so long
-    init: str=None           # pictograms: go on from the weights of a pipeline folder, or 'shipped'
+    init: str=None,          # pictograms: go on from the weights of a pipeline folder, or 'shipped'
+    brief: float=0.          # pictograms: share of captions that say less, such as 'a cat'
 ):
     "Train a diffusion transformer; the preset of the data answers what is left out"
     data = data if preset is None else one_of(preset, list(PRESETS), 'preset')
     if data == 'pictograms':
         given = dict(model=model, steps=steps, batch_size=batch_size, lr=lr)
         return train_pictograms('runs/pictograms' if out == 'runs/digits' else out, minutes, given, seed,
-            quiet, init)
+            quiet, init, brief)
     require(minutes is None and init is None, 'minutes and init are for --preset pictograms; digits take steps')
     a = _answers(data, dict(model=model, steps=steps, batch_size=batch_size, lr=lr,
         objective=objective, schedule=schedule))
@@ -283,16 +300,20 @@ def train(
 train_main = as_command(train)
 
 # %% ../nbs/21_cli.ipynb #64516d3f
-def _shipped(part=''):
-    from importlib.resources import files
-    return Path(str(files('dit_clipped')))/'shipped'/'pictograms'/part
+def _tower(clip, offline):
+    "The text tower that `clip` names: nothing, a folder, or NAME:PRETRAINED of open_clip"
+    from dit_clipped.text import CLIPText
+    if clip is None or Path(clip).is_dir(): return CLIPText.from_pretrained(clip or _shipped('text_encoder'))
+    require(':' in clip, f'no folder {clip}: pass a folder of CLIPText, or NAME:PRETRAINED of open_clip, '
+        'such as ViT-B-32-quickgelu:laion400m_e32', FileNotFoundError)
+    return CLIPText.from_open_clip(*clip.split(':', 1), local_files_only=offline)
 
 def encode(
     out: str='cache',       # Folder for the shards and manifest.json
     data: str='pictograms', # What to encode
     n: int=60_000,          # How many items
     vae: str=None,          # Folder or Hub name of an AutoencoderKL; the shipped one when left out
-    clip: str=None,         # Folder of a CLIPText; the shipped one when left out
+    clip: str=None,         # Folder of a CLIPText, or open_clip's NAME:PRETRAINED; the shipped one when left out
     shard_size: int=4096,   # Items per file
     mirror: bool=False,     # Also keep flipped pictures; captions that say left or right then lie
     offline: bool=False,    # Never ask the Hub
@@ -301,11 +322,9 @@ def encode(
     "Write the latent cache of a captioned set; an interrupted build continues"
     from dit_clipped.data import Pictograms
     from dit_clipped.latents import VAE, build_cache
-    from dit_clipped.text import CLIPText
     one_of(data, ['pictograms'], 'data')
     v = VAE.from_pretrained(vae or _shipped('vae'), local_files_only=offline)
-    t = CLIPText.from_pretrained(clip or _shipped('text_encoder'))
-    build_cache(Pictograms(n), v, t, out, shard_size, mirror, progress=not quiet)
+    build_cache(Pictograms(n), v, _tower(clip, offline), out, shard_size, mirror, progress=not quiet)
     print(f'{n} items -> {out}')
 
 encode_main = as_command(encode)
@@ -391,6 +410,7 @@ def evaluate(
             f"{r['distance']:.3f} (between real scans {r['real']:.3f})")
     if out: grid_image(x, ncols=per_label, zoom=4).save(out)
 
+# %% ../nbs/21_cli.ipynb #f7a06b6a
 def evaluate_scenes(
     ckpt,          # Pipeline folder; None: the shipped one
     one: int=1000, # Prompts for one object
@@ -482,6 +502,7 @@ def _seconds(code):
     subprocess.run([sys.executable, '-c', code], check=True, capture_output=True)
     return time.perf_counter() - t0
 
+# %% ../nbs/21_cli.ipynb #5dff074f
 def startup_report(
     repeats: int=5 # Runs of each, in turns
 ) -> str: # One line of medians
