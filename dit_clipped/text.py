@@ -592,7 +592,7 @@ TINY = dict(embed_dim=256,
 
 # %% ../nbs/15_text.ipynb #44b5cd52
 @lru_cache(4)
-def _words_of(seed, n=20_000):
+def _words_of(seed, n=4000):
     "A `WordTokenizer` for every wording of the toy language"
     from open_clip.tokenizer import SimpleTokenizer
     rng = random.Random(seed)
