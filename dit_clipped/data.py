@@ -9,6 +9,7 @@ __all__ = ['GLYPHS', 'COLOURS', 'SIZES', 'PLACES', 'RELATIONS', 'WORDS', 'TEMPLA
 # %% ../nbs/01_data.ipynb #a4dd80ca
 import json, random, re, numpy as np, torch
 from dataclasses import dataclass
+from fastcore.basics import patch
 from functools import lru_cache
 from importlib.resources import files
 from PIL import Image, ImageDraw, ImageFont
@@ -169,3 +170,11 @@ class Pictograms(Dataset):
     def __getitem__(self, i):
         scene, (text,) = self._item(i, 1)
         return draw(scene, self.size), text
+
+# %% ../nbs/01_data.ipynb #d65d7b57
+@patch
+def rows(self: Pictograms,
+    times # fn(scene) -> how often it shall come
+) -> list: # Item numbers, in order; for torch's `Subset`
+    "Items, some of them several times"
+    return [i for i in range(len(self)) for _ in range(times(self.scene(i)))]
