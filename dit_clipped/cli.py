@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['PRESETS', 'SAMPLING', 'STAGES', 'REFINE', 'MINUTES', 'VAE_STEP', 'PROMPTS', 'CENTRE', 'CAPTIONS', 'SOURCES', 'EPOCHS',
            'SD_VAE', 'CLIP_B32', 'train_main', 'encode_main', 'sample_main', 'evaluate_main', 'SWEEP', 'GUIDES',
-           'bench_main', 'load_data', 'open_run', 'draw_labels', 'as_command', 'make_trainer', 'plan',
+           'bench_main', 'ROWS', 'load_data', 'open_run', 'draw_labels', 'as_command', 'make_trainer', 'plan',
            'train_pictograms', 'dry_run', 'train_captions', 'train', 'encode', 'sample', 'evaluate', 'evaluate_scenes',
-           'sweep_scenes', 'training_step', 'diffusers_twin', 'bench', 'startup_report']
+           'sweep_scenes', 'training_step', 'diffusers_twin', 'bench', 'startup_report', 'trained_run',
+           'trainer_report', 'kill_report']
 
 # %% ../nbs/21_cli.ipynb #eec56315
 import json, re, sys, time, warnings
@@ -554,7 +555,7 @@ def sample(
 sample_main = as_command(sample)
 
 # %% ../nbs/21_cli.ipynb #5215001d
-def _judge_digits(ckpt, per_label, out):
+def _judge_digits(ckpt, per_label, seed, out):
     from dit_clipped.data import Digits
     from dit_clipped.evaluation import digit_reader, digit_report
     model, obj, a = open_run(ckpt, default_device())
@@ -591,7 +592,7 @@ def evaluate(
         if sweep: return sweep_scenes(folder, one, two, out, wording, reader)
         how = dict(num_inference_steps=steps, guidance_scale=guidance, scheduler=sampler)
         return evaluate_scenes(folder, one, two, seed, out, wording, reader, **how)
-    _judge_digits(ckpt, per_label, out)
+    _judge_digits(ckpt, per_label, seed, out)
 
 evaluate_main = as_command(evaluate)
 
@@ -644,7 +645,7 @@ def _scores(r):
 
 # %% ../nbs/21_cli.ipynb #79a6dc5a
 SWEEP = dict(euler=(4, 6, 8, 10, 14, 20), heun=(3, 5, 10)) # sampler -> steps to try
-GUIDES = 1., 2., 3., 4., 5.                                # guidance to try
+GUIDES = 1., 1.5, 2., 3., 4.                                # guidance to try
 
 def sweep_scenes(
     ckpt,          # Pipeline folder; None: the shipped one
@@ -704,10 +705,14 @@ def bench(
     model: str='DiT-S/2', # Zoo name
     batch_size: int=8,    # Latents of 4x32x32
     repeats: int=7,       # Timed steps of each, after one to warm up
-    startup: bool=False   # Instead: from a new process to a saved picture, beside `import torch`
+    startup: bool=False,  # Instead: from a new process to a saved picture, beside `import torch`
+    trainer: bool=False,  # Instead: steps/s and memory of the trainer, by precision, checkpointing, processes
+    kills: int=0          # Instead: kill a run of digits so often, and compare it with an undisturbed one
 ):
     "Time a training step beside diffusers' DiT of the same shape, in fp32 and bf16"
     if startup: return print(startup_report(repeats))
+    if trainer: return trainer_report(model, batch_size, repeats)
+    if kills: return print(kill_report(kills))
     from dit_clipped.dit import create_model
     set_seed(0)
     ours, dev, b = create_model(model), default_device(), batch_size
@@ -754,3 +759,67 @@ def startup_report(
     return (f'import torch {t:.2f} s; dit_clipped on top {i - t:.2f} s; prompt to PNG {s:.2f} s, ratio '
         f'{s/t:.2f}; 16 pictures, 20 steps, warm: '
         + ', '.join(f'{k} {median(v[1:]):.2f} s' for k, v in warm.items()))
+
+# %% ../nbs/21_cli.ipynb #10b8c00e
+def trained_run(
+    model: str, batch_size: int, steps: int, # Zoo name; pictures per process and step; steps after two to warm up
+    **switches # Of `Trainer`
+) -> dict: # seconds per step, peak MB of this process, a checkpoint and a validation in steps, processes
+    "Train on noise, and measure"
+    import resource, tempfile
+    from dit_clipped.dit import create_model
+    from dit_clipped.losses import DiffusionLoss, Objective
+    from dit_clipped.schedule import make_schedule
+    from dit_clipped.trainer import BinnedLoss, Trainer
+    set_seed(0); net = create_model(model, num_classes=10, learn_sigma=False)
+    data = [(torch.randn(net.config.in_channels, *_size(net.config.input_size)), k % 10) for k in range(64)]
+    loss, marks, now = DiffusionLoss(Objective('flow', make_schedule('flow'))), [], time.perf_counter
+    check = BinnedLoss(loss, data, n=32, batch_size=batch_size)
+    with tempfile.TemporaryDirectory() as d:
+        t = Trainer(net, data, loss, d, steps=steps + 2, batch_size=batch_size, save_every=10**6, progress=False,
+            callbacks=[lambda t: marks.append(now())], **switches).fit('never')
+        secs = [b - a for a, b in zip(marks[1:], marks[2:])]; step = sorted(secs)[len(secs)//2]
+        costs = [(now(), f(), now()) for f in (t.save, lambda: check(t.ema.model))]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
+    return dict(step=step, peak=peak, processes=t.world, **{k: (c[2] - c[0])/step for k, c in zip(('save', 'val'), costs)})
+
+# %% ../nbs/21_cli.ipynb #9a593843
+ROWS = dict(plain={}, bf16=dict(precision='bf16'), checkpointing=dict(checkpointing=True))
+
+def _alone(model, batch_size, steps, processes, switches):
+    "`trained_run` in fresh processes; what the first of them says"
+    import subprocess, tempfile
+    code = ('import json, torch, sys; from dit_clipped.cli import trained_run\n'
+        f'r = trained_run({model!r}, {batch_size//processes}, {steps}, **{switches!r})\n'
+        "if __import__('os').environ.get('RANK', '0') == '0': print('ROW', json.dumps(r))")
+    how = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes)] if processes > 1 else []
+    with tempfile.TemporaryDirectory() as d:
+        (Path(d)/'run.py').write_text(code)
+        r = subprocess.run([sys.executable, *how, f'{d}/run.py'], capture_output=True, text=True)
+    lines = [l for l in r.stdout.splitlines() if l.startswith('ROW ')]
+    require(lines, f'the run ended with {r.returncode} and said {r.stderr[-500:]}', OSError)
+    return json.loads(lines[0][4:])
+
+# %% ../nbs/21_cli.ipynb #c978d97b
+def trainer_report(
+    model: str='DiT-S/2', batch_size: int=8, repeats: int=7, # Zoo name; pictures per step; timed steps
+    processes=(1, 2) # Of the plain run
+) -> dict: # Row name -> what `trained_run` measured
+    "Steps per second and memory by switch, each row in fresh processes"
+    runs = {(k, 1): s for k, s in ROWS.items()} | {('plain', p): {} for p in processes}
+    out = {}
+    for (k, p), s in runs.items():
+        r = out[f'{k}, {p} process(es)'] = _alone(model, batch_size, repeats, p, s)
+        print(f"{k:>14}, {p} process(es): {1/r['step']:6.2f} steps/s, peak {r['peak']:5.0f} MB each; "
+            f"a checkpoint costs {r['save']:.1f} steps, a validation of 32 items {r['val']:.1f}", flush=True)
+    return out
+
+def kill_report(kills: int) -> str: # A sentence
+    "Is a run of digits that is killed again and again the run that nobody disturbed?"
+    import tempfile
+    from dit_clipped.trainer import kill_test
+    cmd = [sys.executable, '-c', "from dit_clipped.cli import train; train(out='{out}', steps=400, save_every=10, "
+        "sample_every=400, log_every=1, quiet=True)"]
+    with tempfile.TemporaryDirectory() as d: r = kill_test(cmd, Path(d)/'calm', Path(d)/'killed', kills)
+    return f"{r['kills']} kills, {r['in_save']} while a checkpoint was written; log and weights " + (
+        'equal those of the undisturbed run bit for bit' if r['same'] else 'DIFFER from the undisturbed run')
