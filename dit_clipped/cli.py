@@ -280,6 +280,16 @@ SOURCES = 'coco', 'folder', 'hub', 'shards', 'cache'
 EPOCHS = 5 # that are shuffled together: as many as COCO has captions for a picture
 SD_VAE, CLIP_B32 = 'stabilityai/sd-vae-ft-ema', 'ViT-B-32-quickgelu:laion400m_e32'
 
+# %% ../nbs/21_cli.ipynb #daaf9aff
+def _tower(clip, offline):
+    "The text tower that `clip` names: nothing, a folder, or NAME:PRETRAINED of open_clip"
+    from dit_clipped.text import CLIPText
+    if clip is None or Path(clip).is_dir(): return CLIPText.from_pretrained(clip or _shipped('text_encoder'))
+    require(':' in clip, f'no folder {clip}: pass a folder of CLIPText, or NAME:PRETRAINED of open_clip, '
+        'such as ViT-B-32-quickgelu:laion400m_e32', FileNotFoundError)
+    return CLIPText.from_open_clip(*clip.split(':', 1), local_files_only=offline)
+
+# %% ../nbs/21_cli.ipynb #3de8d9d8
 def _encoders(vae, clip, offline):
     "The parts that stay as they are: pictures to latents, words to vectors"
     from dit_clipped.latents import VAE
@@ -477,14 +487,6 @@ def train(
 train_main = as_command(train)
 
 # %% ../nbs/21_cli.ipynb #64516d3f
-def _tower(clip, offline):
-    "The text tower that `clip` names: nothing, a folder, or NAME:PRETRAINED of open_clip"
-    from dit_clipped.text import CLIPText
-    if clip is None or Path(clip).is_dir(): return CLIPText.from_pretrained(clip or _shipped('text_encoder'))
-    require(':' in clip, f'no folder {clip}: pass a folder of CLIPText, or NAME:PRETRAINED of open_clip, '
-        'such as ViT-B-32-quickgelu:laion400m_e32', FileNotFoundError)
-    return CLIPText.from_open_clip(*clip.split(':', 1), local_files_only=offline)
-
 def encode(
     out: str='cache',       # Folder for the shards and manifest.json
     data: str='pictograms', # What to encode
