@@ -11,7 +11,7 @@ __all__ = ['PRESETS', 'SAMPLING', 'STAGES', 'REFINE', 'MINUTES', 'VAE_STEP', 'PR
            'trainer_report', 'kill_report']
 
 # %% ../nbs/21_cli.ipynb #eec56315
-import json, re, sys, time, warnings
+import json, os, re, sys, time, warnings
 from functools import wraps
 from inspect import signature
 from pathlib import Path
@@ -24,7 +24,7 @@ from .core import default_device, default_dtype, grid_image, in_range, one_of, r
 PRESETS = dict(digits=dict(model='DiT-T/4', objective='v', schedule='cosine', steps=300,
     batch_size=128, lr=2e-3, ema_decay=.99, sampler='ddim', sampling_steps=30, guidance=3.),
     pictograms=dict(model='DiT-Clipped-T/4', objective='flow', schedule='flow', steps=5000,
-        batch_size=128, lr=1e-3, ema_decay=.998, sampler='euler', sampling_steps=20, guidance=3.))
+        batch_size=128, lr=1e-3, ema_decay=.998, sampler='euler', sampling_steps=8, guidance=2.))
 
 # %% ../nbs/21_cli.ipynb #470f33c1
 def load_data(
@@ -396,10 +396,17 @@ def _switches(
 ): "Switches of the trainer"
 
 # %% ../nbs/21_cli.ipynb #73d40427
+def _report(out):
+    "Where this process names unreadable pictures"
+    rank = os.environ.get('RANK', '0')
+    return Path(out)/('unreadable.csv' if rank == '0' else f'unreadable_{rank}.csv')
+
 def _keep(trainer, vae, text, a):
     "The averaged weights and their encoders as a pipeline folder"
     if not trainer.main or trainer.step < trainer.steps: return None
-    pipe = _pipeline(trainer.ema.model, trainer.loss_fn.objective, vae, text, a).to('cpu', torch.float16)
+    from dit_clipped.weights import load_model
+    net = load_model(trainer.saved, file='ema.safetensors')          # whole, also after fsdp
+    pipe = _pipeline(net, trainer.loss_fn.objective, vae, text, a).to('cpu', torch.float16)
     home = pipe.save_pretrained(trainer.out/'pipeline'); text.save_pretrained(home/'text_encoder', torch.float16)
     print(f'done: dit_clipped_sample PROMPT --ckpt {home}')
     return home
@@ -428,7 +435,7 @@ def train_captions(
     a = CAPTIONS | {k: v for k, v in (given or {}).items() if v is not None} | dict(data=data)
     v, t = _encoders(vae, clip, offline); set_seed(seed)
     net, words = _denoiser(a, v, t, image_size, init); print(f'begins with {words}')
-    ds, loader, encode, said = _pictures(data, image_size, seed, workers, Path(out)/'unreadable.csv', v, t, max_bad)
+    ds, loader, encode, said = _pictures(data, image_size, seed, workers, _report(out), v, t, max_bad)
     rows = len(ds) - in_range(val, 0, len(ds) - 1, 'val')
     tr = _captions_trainer(a, out, v, t, loader, rows, encode, said, net, seed, quiet, val, **kwargs)
     return _print_costs(dry_run(tr)) if dry else _keep(tr.fit(resume), v, t, a)

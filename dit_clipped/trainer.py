@@ -724,12 +724,15 @@ def _launch(command, out, wait=False):
     return p
 
 # %% ../nbs/10_trainer.ipynb #a10c0041
-def _strike(command, out, row, delay):
+def _strike(command, out, row, part):
     log = Path(out)/'log.csv'
     born = lambda: log.stat().st_ino if log.exists() else None
+    rows = lambda: log.read_text().count('\n') if log.exists() else 0
     old, p = born(), _launch(command, out)
-    while p.poll() is None and (born() == old or log.read_text().count('\n') <= row): time.sleep(.001)
-    time.sleep(delay)
+    while p.poll() is None and born() == old: time.sleep(.001)
+    start, first = time.perf_counter(), rows()
+    while p.poll() is None and rows() <= row: time.sleep(.001)
+    time.sleep(part*(time.perf_counter() - start)/max(1, row + 1 - first))
     alive = p.poll() is None
     _kill(p.pid); p.wait()
     return alive
@@ -753,10 +756,9 @@ def kill_test(
     require(not killed.exists(), f'{killed} is there already: choose a new folder', FileExistsError)
     if not calm.exists(): _launch(command, calm, wait=True)
     rows = len(read_log(calm)) - 1
-    pace = ((calm/'log.csv').stat().st_mtime - (calm/'config.json').stat().st_mtime)/rows
     hit = in_save = 0
     for at in sorted(rng.uniform(0, rows) for _ in range(in_range(kills, 1, 10**6, 'kills'))):
-        hit += _strike(command, killed, int(at), pace*(at % 1))
+        hit += _strike(command, killed, int(at), at % 1)
         in_save += any(killed.glob('checkpoints/.step_*'))
     _launch(command, killed, wait=True)
     return dict(kills=hit, in_save=in_save, same=_alike(calm, killed))
