@@ -290,16 +290,22 @@ def _tower(clip, offline):
     return CLIPText.from_open_clip(*clip.split(':', 1), local_files_only=offline)
 
 # %% ../nbs/21_cli.ipynb #3de8d9d8
+def _own_device():
+    "The device of this process, also when torchrun started several on one machine"
+    if torch.cuda.is_available(): torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
+    return default_device()
+
 def _encoders(vae, clip, offline):
     "The parts that stay as they are: pictures to latents, words to vectors"
     from dit_clipped.latents import VAE
     v = VAE.from_pretrained(_shipped('vae') if vae == 'shipped' else vae, local_files_only=offline)
     t = _tower(None if clip == 'shipped' else clip, offline)
-    return v.to(default_device()), t.to(default_device())
+    dev = _own_device()
+    return v.to(dev), t.to(dev)
 
 # %% ../nbs/21_cli.ipynb #53c35d59
 def _pictures(data, size, seed, workers, report, vae, text, max_bad):
-    "(dataset, fn(dataset) -> loader, encode_fn, captions of some of its items)"
+    "(dataset, fn(items) -> loader, encode_fn, eight captions of the first pictures or None)"
     from dit_clipped.datasets import Report, open_dataset
     from dit_clipped.latents import LatentBatch, LatentCache
     kind, _, where = data.partition(':')
@@ -310,7 +316,8 @@ def _pictures(data, size, seed, workers, report, vae, text, max_bad):
     require(hasattr(ds, '__len__'), f'{data} is a stream and cannot be shuffled or resumed: keep it first, '
         'see write_shards in chapter 18')
     encode = Report(len(ds), report, max_bad).wrap(LatentBatch(vae, text))
-    return ds, lambda rows, epochs=1: ds.only(rows).epochs(epochs).loader(workers), encode, lambda i: ds.captions(i)[0]
+    said = [c[0] for c in map(ds.captions, range(min(100, len(ds)))) if c][:8]
+    return ds, lambda rows, epochs=1: ds.only(rows).epochs(epochs).loader(workers), encode, said
 
 # %% ../nbs/21_cli.ipynb #2db5bb3e
 def _denoiser(a, vae, text, size, init):
@@ -375,8 +382,7 @@ def _captions_trainer(a, out, vae, text, loader, rows, encode, said, net, seed, 
     from dit_clipped.schedule import make_schedule
     from dit_clipped.trainer import BinnedLoss, Trainer
     obj = Objective(a['objective'], make_schedule(a['schedule'])); loss = DiffusionLoss(obj)
-    prompts = [said(i) for i in range(min(8, rows))] if said else PROMPTS
-    def grid(m): return _pipeline(m, obj, vae, text, a)(prompts, seed=0, output_type='pt').images*2 - 1
+    def grid(m): return _pipeline(m, obj, vae, text, a)(said or PROMPTS, seed=0, output_type='pt').images*2 - 1
     check = BinnedLoss(loss, loader(range(rows, rows + val)), n=val, encode_fn=encode) if val else None
     return Trainer(net, loader(range(rows), EPOCHS), loss, out, seed=seed, sample_fn=grid, encode_fn=encode, val_fn=check,
         warmup=min(1000, a['steps']//10), progress=not quiet, **kwargs,
@@ -396,6 +402,12 @@ def _switches(
 ): "Switches of the trainer"
 
 # %% ../nbs/21_cli.ipynb #73d40427
+def _manner(init):
+    "How the pipeline that is begun with draws"
+    if init is None or Path(init).is_file(): return {}
+    d = json.loads((_start(init)/'model_index.json').read_text('utf-8'))
+    return dict(sampler=d['sampler'], sampling_steps=d['steps'], guidance=d['guidance'])
+
 def _report(out):
     "Where this process names unreadable pictures"
     rank = os.environ.get('RANK', '0')
@@ -433,7 +445,7 @@ def train_captions(
 ): # The pipeline folder; of a dry run what it costs
     "Train a DiT-Clipped on captioned pictures"
     a = CAPTIONS | {k: v for k, v in (given or {}).items() if v is not None} | dict(data=data)
-    v, t = _encoders(vae, clip, offline); set_seed(seed)
+    a |= _manner(init); v, t = _encoders(vae, clip, offline); set_seed(seed)
     net, words = _denoiser(a, v, t, image_size, init); print(f'begins with {words}')
     ds, loader, encode, said = _pictures(data, image_size, seed, workers, _report(out), v, t, max_bad)
     rows = len(ds) - in_range(val, 0, len(ds) - 1, 'val')

@@ -653,15 +653,16 @@ def __call__(self: BinnedLoss,
     "The losses of `model`"
     from accelerate.utils import send_to_device
     g, dev = torch.Generator().manual_seed(self.seed), next(model.parameters()).device
-    sums = torch.zeros(self.bins)
+    sums, n = torch.zeros(self.bins), 0
     for batch in self.loader:
         x, *rest = send_to_device(batch, dev)
         with torch.no_grad(): x, *rest = self.encode_fn(x, *rest) if self.encode_fn else (x, *rest)
+        n += len(x)                                        # unreadable items may have dropped out
         for k in range(self.bins):
             t = self.times(k, len(x), g)
             with torch.no_grad(): loss = self.loss_fn.per_sample(model, x, *rest, t=t, generator=g)
             sums[k] += loss.sum().cpu()
-    means = (sums/self.n).tolist()
+    means = (sums/n).tolist()
     return dict(val_loss=sum(means)/self.bins, **dict(zip(self.names, means)))
 
 # %% ../nbs/10_trainer.ipynb #0df71f63
