@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'SAMPLING', 'STAGES', 'REFINE', 'MINUTES', 'VAE_STEP', 'PROMPTS', 'CENTRE', 'CAPTIONS', 'SOURCES', 'EPOCHS',
-           'SD_VAE', 'CLIP_B32', 'train_main', 'encode_main', 'sample_main', 'evaluate_main', 'SWEEP', 'GUIDES',
-           'bench_main', 'ROWS', 'load_data', 'open_run', 'draw_labels', 'as_command', 'make_trainer', 'plan',
+           'SD_VAE', 'CLIP_B32', 'HABITS', 'train_main', 'encode_main', 'sample_main', 'evaluate_main', 'SWEEP',
+           'GUIDES', 'bench_main', 'ROWS', 'load_data', 'open_run', 'draw_labels', 'as_command', 'make_trainer', 'plan',
            'train_pictograms', 'dry_run', 'train_captions', 'train', 'encode', 'sample', 'evaluate', 'evaluate_scenes',
            'sweep_scenes', 'training_step', 'diffusers_twin', 'bench', 'startup_report', 'trained_run',
            'trainer_report', 'kill_report']
@@ -101,7 +101,7 @@ def as_command(
             with warnings.catch_warnings():
                 warnings.showwarning = lambda m, *_: print(f'{name}: {m}', file=sys.stderr)
                 f(**{k: v for k, v in kw.items() if k not in ('pdb', 'xtra')})
-        except (ValueError, TypeError, OSError, ImportError, ArithmeticError) as e:
+        except (ValueError, TypeError, OSError, ImportError, ArithmeticError, MemoryError) as e:
             print(f'{name}: {e}', file=sys.stderr)
             sys.exit(2)
     return run
@@ -391,6 +391,10 @@ def _captions_trainer(a, out, vae, text, loader, rows, encode, said, net, seed, 
 
 # %% ../nbs/21_cli.ipynb #2e2af4a3
 def _switches(
+    save_every: int=200,   # Steps between checkpoints
+    sample_every: int=200, # Steps between grids in samples/
+    log_every: int=10,     # Steps between rows of log.csv
+    precision: str='no',   # no (fp32), bf16 or fp16
     accumulate: int=1,     # Pieces of each batch: less memory, same gradient
     checkpointing: bool=False, # Compute blocks twice instead of keeping what is inside
     compile: bool=False,   # torch.compile, block by block
@@ -454,6 +458,8 @@ def train_captions(
 
 
 # %% ../nbs/21_cli.ipynb #ca825b55
+HABITS = 'save_every', 'sample_every', 'log_every', 'precision'   # of every kind of run
+
 def _out(out, name): return f'runs/{name}' if out == 'runs/digits' else out
 
 def _only_captions(given):
@@ -475,10 +481,6 @@ def train(
     objective: str=None,     # eps, x0, v or flow
     schedule: str=None,      # linear, cosine, linear_ztsnr, cosine_ztsnr or flow
     seed: int=0,             # Of weights, data order and noise
-    save_every: int=200,     # Steps between checkpoints
-    sample_every: int=200,   # Steps between grids in samples/
-    log_every: int=10,       # Steps between rows of log.csv
-    precision: str='no',     # no (fp32), bf16 or fp16
     resume: str='auto',      # auto: continue if there is a checkpoint; never: start afresh; or a path
     quiet: bool=False,       # No progress bar
     preset: str=None,        # digits or pictograms: another word for --data
@@ -491,11 +493,11 @@ def train(
     "Train a diffusion transformer; the preset of the data answers what is left out"
     data = data if preset is None else one_of(preset, list(PRESETS), 'preset')
     given = dict(model=model, steps=steps, batch_size=batch_size, lr=lr)
-    how = dict(save_every=save_every, sample_every=sample_every, log_every=log_every, precision=precision)
     if data.partition(':')[0] in SOURCES:
         given |= dict(objective=objective, schedule=schedule)
         return train_captions(data, _out(out, 'captions'), given, init, resume, dry=dry_run, seed=seed,
-            quiet=quiet, **how, **kwargs)
+            quiet=quiet, **kwargs)
+    how = {k: kwargs.pop(k) for k in HABITS if k in kwargs}
     _only_captions(dict(kwargs, dry_run=dry_run))
     if data == 'pictograms': return train_pictograms(_out(out, data), minutes, given, seed, quiet, init, brief)
     require(minutes is None and init is None, 'minutes and init are for --preset pictograms; digits take steps')
@@ -824,23 +826,29 @@ def _alone(model, batch_size, steps, processes, switches):
 # %% ../nbs/21_cli.ipynb #c978d97b
 def trainer_report(
     model: str='DiT-S/2', batch_size: int=8, repeats: int=7, # Zoo name; pictures per step; timed steps
-    processes=(1, 2) # Of the plain run
+    processes=(1, 2), # Of the plain run
+    measure=_alone    # fn(model, batch_size, steps, processes, switches) -> what `trained_run` gives
 ) -> dict: # Row name -> what `trained_run` measured
     "Steps per second and memory by switch, each row in fresh processes"
     runs = {(k, 1): s for k, s in ROWS.items()} | {('plain', p): {} for p in processes}
     out = {}
     for (k, p), s in runs.items():
-        r = out[f'{k}, {p} process(es)'] = _alone(model, batch_size, repeats, p, s)
+        r = out[f'{k}, {p} process(es)'] = measure(model, batch_size, repeats, p, s)
         print(f"{k:>14}, {p} process(es): {1/r['step']:6.2f} steps/s, peak {r['peak']:5.0f} MB each; "
             f"a checkpoint costs {r['save']:.1f} steps, a validation of 32 items {r['val']:.1f}", flush=True)
     return out
 
-def kill_report(kills: int) -> str: # A sentence
+# %% ../nbs/21_cli.ipynb #7c5bcfc4
+def kill_report(
+    kills: int, # How often
+    test=None   # fn(command, calm, killed, kills) -> dict; `kill_test` of chapter 10 when None
+) -> str: # A sentence
     "Is a run of digits that is killed again and again the run that nobody disturbed?"
     import tempfile
     from dit_clipped.trainer import kill_test
+    test = test or kill_test
     cmd = [sys.executable, '-c', "from dit_clipped.cli import train; train(out='{out}', steps=400, save_every=10, "
         "sample_every=400, log_every=1, quiet=True)"]
-    with tempfile.TemporaryDirectory() as d: r = kill_test(cmd, Path(d)/'calm', Path(d)/'killed', kills)
+    with tempfile.TemporaryDirectory() as d: r = test(cmd, Path(d)/'calm', Path(d)/'killed', kills)
     return f"{r['kills']} kills, {r['in_save']} while a checkpoint was written; log and weights " + (
         'equal those of the undisturbed run bit for bit' if r['same'] else 'DIFFER from the undisturbed run')
