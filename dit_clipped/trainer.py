@@ -8,7 +8,7 @@ __all__ = ['COLUMNS', 'BAD', 'ShuffledSampler', 'get_rng', 'set_rng', 'save_chec
            'differences', 'BinnedLoss', 'kill_test']
 
 # %% ../nbs/10_trainer.ipynb #c513328e
-import csv, hashlib, importlib.util, json, math, random
+import csv, hashlib, importlib.util, json, math, os, random
 import shutil, signal, statistics, subprocess, threading, time
 import numpy as np, safetensors, torch
 from contextlib import contextmanager, suppress
@@ -311,9 +311,13 @@ def _tracker(kind):
 @patch
 def _join(self:Trainer):
     from accelerate import Accelerator
-    self.acc = acc = Accelerator(cpu=self.cpu, mixed_precision='no', project_dir=str(self.out),
+    asked = int(os.environ.get('WORLD_SIZE', 1))           # by torchrun
+    cpu = self.cpu or asked > 1 and not torch.cuda.is_available()   # else accelerate stays alone
+    self.acc = acc = Accelerator(cpu=cpu, mixed_precision='no', project_dir=str(self.out),
         log_with=_tracker(self.log_with))                  # precision is `backward`'s
     self.device, self.main, self.world = acc.device, acc.is_main_process, acc.num_processes
+    require(self.world == asked, f'{asked} processes were started, and this one sees {self.world}: they '
+        'would each train everything. Start with torchrun, before anything else uses accelerate')
     autocast(self.device, self.precision)                  # refuses now what would fail later
     self.model.to(self.device)
     for p in self.model.parameters() if self.world > 1 else []: torch.distributed.broadcast(p.data, 0)
