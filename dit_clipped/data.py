@@ -107,7 +107,7 @@ def _pick(rng, xs): return xs[int(rng.random()*len(xs))]
 
 def caption(scene: Scene,    # What the picture shows
     rng: random.Random=None, # Chooses the wording; a fresh one when None
-    wording: str='train'     # A key of `TEMPLATES`: 'train', 'heldout', or 'brief', which says less
+    wording: str='train'     # A key of `TEMPLATES`: 'train', 'heldout', 'fresh', or 'brief', which says less
 ) -> str: # One English sentence in lower case, at most 24 CLIP tokens
     "Say `scene` in words"
     rng, less = rng or random.Random(), wording == 'brief'
