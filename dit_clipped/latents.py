@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VAE_CONFIG', 'TINY_VAE', 'HARD', 'psnr', 'Resnet', 'PixelAttention', 'Down', 'Up', 'Level', 'Middle', 'Encoder',
-           'Decoder', 'Autoencoder', 'VAE', 'fingerprint', 'TinyVAE', 'fit_scale', 'train_vae', 'cache_origin',
-           'build_cache', 'LatentCache', 'LatentBatch', 'compare_speed']
+           'Decoder', 'Autoencoder', 'VAE', 'fingerprint', 'ink_error', 'TinyVAE', 'fit_scale', 'train_vae',
+           'cache_origin', 'build_cache', 'LatentCache', 'LatentBatch', 'compare_speed']
 
 # %% ../nbs/14_latents.ipynb #036d5507
 import hashlib, json, re, time
@@ -378,23 +378,35 @@ def tiled(self: VAE,
 TINY_VAE = dict(block_out_channels=[32, 32, 64], layers_per_block=1, norm_num_groups=8,
     sample_size=64, mid_block_add_attention=False, use_quant_conv=False, use_post_quant_conv=False)
 
+# %% ../nbs/14_latents.ipynb #07e7811f
+def ink_error(
+    e: Tensor, # Errors (b,3,H,W)
+    x: Tensor  # The pictures that they were made on (b,3,H,W), plain in their first corner
+) -> Tensor: # Scalar
+    "The mean size of the error where a picture is not its background, each picture counted alike"
+    ink = ((x - x[:, :, :1, :1]).abs().amax(1, keepdim=True) > .05).float()     # (b,1,H,W)
+    return ((e.abs()*ink).sum((2, 3))/ink.sum((2, 3)).clamp(min=1)).mean()      # () of (b,3)
+
 # %% ../nbs/14_latents.ipynb #c693701a
 class TinyVAE(nn.Module):
     "A small `AutoencoderKL` of diffusers in training: pictures in, loss out"
     def __init__(self,
         kl: float=2e-3, # Weight of the KL term, in nats per number
-        edges: float=0. # Weight of the error in differences between neighbours
+        edges: float=0., # Weight of the error in differences between neighbours
+        ink: float=0.   # Weight of `ink_error`
     ):
         super().__init__()
         from diffusers import AutoencoderKL
-        self.kl, self.edges, self.config = kl, edges, dict(TINY_VAE, kl=kl, edges=edges)
+        self.kl, self.edges, self.ink = kl, edges, ink
+        self.config = dict(TINY_VAE, kl=kl, edges=edges, ink=ink)
         self.vae = AutoencoderKL(**_blocks(TINY_VAE), **TINY_VAE)
         self.vae.to(memory_format=torch.channels_last)
     def forward(self, x):                                            # (b,3,H,W)
         d = self.vae.encode(x.contiguous(memory_format=torch.channels_last)).latent_dist
         e = self.vae.decode(d.sample()).sample.float() - x           # (b,3,H,W)
         loss = e.abs().mean() + e.square().mean() + self.kl*d.kl().float().mean()/d.mean[0].numel()
-        return loss + self.edges*(e.diff(dim=-1).abs().mean() + e.diff(dim=-2).abs().mean())
+        loss = loss + self.edges*(e.diff(dim=-1).abs().mean() + e.diff(dim=-2).abs().mean())
+        return loss + self.ink*ink_error(e, x)
 
 # %% ../nbs/14_latents.ipynb #2ad15fc3
 def fit_scale(
@@ -439,7 +451,7 @@ def train_vae(
     seed: int=0,       # Of weights, pictures and noise
     resume: str='auto', # As in `Trainer.fit`
     measured: int=1024, # Pictures that tell the scale of the latents
-    init=None,         # Folder of a VAE to go on from, with a term for edges and more of `HARD`
+    init=None,         # Folder of a VAE to go on from, with terms for edges and ink and more of `HARD`
     **kwargs           # For `Trainer`
 ) -> Path: # The folder of the VAE
     "Train a tiny VAE on pictograms"
@@ -447,7 +459,7 @@ def train_vae(
     from dit_clipped.trainer import Trainer
     set_seed(seed)
     old = None if init is None else VAE.from_pretrained(init)
-    net = TinyVAE() if old is None else TinyVAE(kl=5e-4, edges=1.).start_from(old)
+    net = TinyVAE() if old is None else TinyVAE(kl=3e-4, edges=1., ink=1.).start_from(old)
     kw = dict(warmup=min(50, steps//10), ema_decay=.995, precision='bf16') | kwargs
     data = Pictograms(50_000, seed=seed + 1, two=.8)
     if init: data = DataLoader(Subset(data, data.rows(_practice)))

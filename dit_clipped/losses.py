@@ -82,8 +82,8 @@ def sample_t(self: Objective,
     "Draw training times: uniform steps, or logit-normal flow times (arXiv:2403.03206)"
     g = dict(generator=generator, device=generator.device if generator else device)
     if isinstance(self.path, Schedule): t = torch.randint(self.path.T, (b,), **g)       # (b,)
-    elif self.logit_normal is None: t = torch.rand(b, **g)                              # (b,)
-    else: m,sd = self.logit_normal; t = (m + sd*torch.randn(b, **g)).sigmoid()          # (b,)
+    elif self.logit_normal is None: t = self.path.bend(torch.rand(b, **g))              # (b,)
+    else: m,sd = self.logit_normal; t = self.path.bend((m + sd*torch.randn(b, **g)).sigmoid())
     return t.to(device or t.device)
 
 # %% ../nbs/08_losses.ipynb #47e2cccb

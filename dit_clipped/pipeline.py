@@ -523,7 +523,7 @@ def _json(path):
 # %% ../nbs/16_pipeline.ipynb #03f3eefb
 def _settings(path):
     "What `make_schedule` or `Schedule` needs to make `path` again"
-    if isinstance(path, FlowPath): return dict(schedule='flow')
+    if isinstance(path, FlowPath): return dict(schedule='flow', **({} if path.shift == 1 else dict(shift=path.shift)))
     for name in SCHEDULES[:-1] if path.T >= 20 else []:
         p = make_schedule(name, path.T)
         same = torch.equal(p.betas, path.betas) and torch.equal(p.timesteps, path.timesteps)
@@ -546,7 +546,7 @@ def load_objective(
 ) -> Objective: # Raises FileNotFoundError, or ValueError when the file is damaged
     "The question that `save_objective` wrote down"
     d = _json(Path(folder)/'objective.json')
-    if 'betas' not in d: path = make_schedule(d.get('schedule'), d.get('T', 1000))
+    if 'betas' not in d: path = make_schedule(d.get('schedule'), d.get('T', 1000), d.get('shift', 1.))
     else: path = Schedule(torch.tensor(d['betas'], dtype=torch.float64), d['timesteps'])
     return Objective(d.get('kind'), path)
 
@@ -646,7 +646,7 @@ def _open_run(path, given):
     path = _newest(path); e = _answers(path)
     def part(k): return given.get(k) or (_LOAD[k](Path(e[k])) if e.get(k) else None)
     model = given.get('denoiser') or load_model(path, file='ema.safetensors')
-    ours = Objective(e['objective'], make_schedule(e['schedule']))
+    ours = Objective(e['objective'], make_schedule(e['schedule'], shift=e.get('shift') or 1.))
     config = {k: e[v] for k,v in _RUN.items() if v in e} | dict(trained=True)
     return model,given.get('scheduler') or ours,part('vae'),part('text_encoder'),config
 

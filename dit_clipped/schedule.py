@@ -173,7 +173,12 @@ class FlowPath:
     "The straight path from picture (t=0) to noise (t=1), t a float"
     zero_terminal = True
     q_sample,to_x0,snr = Schedule.q_sample,Schedule.to_x0,Schedule.snr
-    def __repr__(self): return 'FlowPath()'
+    def __init__(self,
+        shift: float=1. # Above 1, `bend` crowds times near the noise
+    ):
+        require(shift > 0, f'shift is {shift!r}, expected a number above 0: 1 bends nothing, 3 is usual')
+        self.shift = shift
+    def __repr__(self): return 'FlowPath()' if self.shift == 1 else f'FlowPath(shift={self.shift:g})'
     def coeffs(self,
         t: Tensor,          # Times (b,) in [0,1]: float tensor, list or float
         ndim: int=4,        # Dimensions of the pictures
@@ -187,14 +192,24 @@ class FlowPath:
         "What the network is told at time `t`"
         return 1000*_read_t(t, 1, False)
 
+# %% ../nbs/07_schedule.ipynb #5d59410d
+@patch
+def bend(self: FlowPath, t: Tensor # Evenly spread times (b,) in [0,1]
+) -> Tensor: # (b,), the same ends, denser near 1 when `shift` is above 1
+    "Spend more times near the noise (arXiv:2403.03206, eq. 23)"
+    k = self.shift
+    return (k*t/(1 + (k-1)*t)).clamp(max=1)          # (b,); rounding may not lead off the path
+
 # %% ../nbs/07_schedule.ipynb #c2ac6eb9
 SCHEDULES = ['linear', 'cosine', 'linear_ztsnr', 'cosine_ztsnr', 'flow']
 
 def make_schedule(
     name: str,  # One of `SCHEDULES`; raises on another, naming the nearest
-    T: int=1000 # Steps; the flow path is continuous and has none
+    T: int=1000, # Steps; the flow path is continuous and has none
+    shift: float=1. # Of the flow path; a chain of steps has none
 ) -> Schedule|FlowPath: # A path from picture to noise
     "The path called `name`"
-    if one_of(name, SCHEDULES, 'schedule') == 'flow': return FlowPath()
+    if one_of(name, SCHEDULES, 'schedule') == 'flow': return FlowPath(shift)
+    require(shift == 1, f'shift={shift!r} bends the times of flow, {name} has steps: leave it out')
     betas = (linear_betas if 'linear' in name else cosine_betas)(T)             # (T,)
     return Schedule(zero_terminal_snr(betas) if 'ztsnr' in name else betas)

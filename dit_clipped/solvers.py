@@ -26,7 +26,7 @@ def _times(path, steps, spacing):
     require(isinstance(steps, int) and 1 <= steps <= T,
         f'steps is {steps!r}, expected a whole number from 1 to {T}')
     t = torch.arange(steps, 0, -1, dtype=torch.float64)/steps          # (n,) 1, ..., 1/n
-    return (t*T).round().long() - 1 if chain else t
+    return (t*T).round().long() - 1 if chain else path.bend(t)
 
 # %% ../nbs/12_solvers.ipynb #ca46be22
 class Levels(NamedTuple):
