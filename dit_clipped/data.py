@@ -167,9 +167,7 @@ class Pictograms(Dataset):
         return scene, [caption(scene, rng, how()) for _ in range(k)]
     def scene(self, i): return self._item(i, 0)[0]
     def captions(self, i, k=1): return self._item(i, k)[1]
-    def __getitem__(self, i):
-        scene, (text,) = self._item(i, 1)
-        return draw(scene, self.size), text
+    def __getitem__(self, i): return draw(self.scene(i), self.size), self.captions(i)[0]
 
 # %% ../nbs/01_data.ipynb #d65d7b57
 @patch

@@ -599,7 +599,7 @@ def _open(self: LatentCache, name, about, verify):
 @patch
 def _at(self: LatentCache, i):
     "Shard, row in it, and which moments"
-    in_range(i, 0, len(self) - 1, 'item')
+    require(0 <= i < len(self), f'no item {i}: they go from 0 to {len(self) - 1}', IndexError)
     k, j = divmod(i % self.n, self.size)
     return self.shards[k], j, 'moments' if i < self.n else 'mirrored'
 
@@ -620,7 +620,7 @@ def __getitems__(self: LatentCache,
 @patch
 def __getitem__(self: LatentCache,
     i: int # From 0
-) -> tuple: # moments (2c,h,w), pooled (e,), tokens (l,w), mask (l,); ValueError beyond the end
+) -> tuple: # moments (2c,h,w), pooled (e,), tokens (l,w), mask (l,); IndexError beyond the end
     "One item"
     return tuple(o[0] for o in self.__getitems__([i]))
 

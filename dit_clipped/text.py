@@ -767,6 +767,18 @@ def fit(self: _ClipRun, progress, stop_at):
     self.save()
     return True
 
+# %% ../nbs/15_text.ipynb #b93acc1e
+@patch
+def through(self: _ClipRun, stage, progress, stop_at):
+    "The stages that are asked for and not yet done; the folder"
+    ready = self.stage or self.way() >= 1 or stage != 'image'
+    require(ready, f"{self.out} has no trained text tower yet: stage='text' comes first")
+    if not self.stage and self.fit(progress, stop_at): self.export()
+    if stage == 'text': return self.out
+    if self.way() >= 1 and not self.stage: self.start_stage(1)
+    if self.stage and self.fit(progress, stop_at): self.export()
+    return self.out
+
 # %% ../nbs/15_text.ipynb #08108be1
 def train_clip(
     out,                # Run folder: gets checkpoints/, text_encoder/, clip_image/
@@ -785,12 +797,7 @@ def train_clip(
 ) -> Path: # `out`; ValueError when it holds a run with other settings
     "Train a tiny CLIP of open_clip's own classes on pictograms; the same seed, the same weights"
     one_of(stage, ['text', 'image', 'both'], 'stage')
-    device = torch.device(device or default_device())
-    run = _ClipRun(out, (text_steps, image_steps), minutes, seed, groups, device, init, brief)
+    run = _ClipRun(out, (text_steps, image_steps), minutes, seed, groups,
+        torch.device(device or default_device()), init, brief)
     run.load() if resume else run.clear()
-    require(run.stage or run.way() >= 1 or stage != 'image',
-        f"{out} has no trained text tower yet: stage='text' comes first")
-    if not run.stage and run.fit(progress, stop_at): run.export()
-    if stage != 'text' and run.way() >= 1 and not run.stage: run.start_stage(1)
-    if stage != 'text' and run.stage and run.fit(progress, stop_at): run.export()
-    return run.out
+    return run.through(stage, progress, stop_at)
