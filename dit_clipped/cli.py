@@ -25,7 +25,7 @@ PRESETS = dict(digits=dict(model='DiT-T/4', objective='v', schedule='cosine', st
     batch_size=128, lr=2e-3, ema_decay=.99, sampler='ddim', sampling_steps=30, guidance=3.),
     pictograms=dict(model='DiT-Clipped-T/4', objective='flow', schedule='flow', shift=2.,
         logit_normal=(0., 1.2), steps=5000, batch_size=128, lr=1e-3, ema_decay=.998,
-        sampler='euler', sampling_steps=8, guidance=2., guidance_interval=(.1, 1.)))
+        sampler='euler', sampling_steps=8, guidance=2.))
 
 # %% ../nbs/21_cli.ipynb #470f33c1
 def load_data(
@@ -131,7 +131,7 @@ def _model_for(data, item, name):
 
 # %% ../nbs/21_cli.ipynb #d9a0917e
 SAMPLING = 'sampler', 'sampling_steps', 'guidance'
-NOTES = 'data', *QUESTION, *SAMPLING, 'guidance_interval'   # what is written beside the weights
+NOTES = 'data', *QUESTION, *SAMPLING   # what is written beside the weights
 
 def make_trainer(
     answers: dict, # What `PRESETS` holds, completed by the caller
@@ -232,8 +232,7 @@ def _text_trainer(out, a, vae, text, cache, seed, quiet, init, rows=None):
 # %% ../nbs/21_cli.ipynb #4b4d436d
 def _pipeline(model, obj, vae, text, a):
     from dit_clipped.pipeline import DiTClippedPipeline
-    config = dict(steps=a['sampling_steps'], guidance=a['guidance'], sampler=a['sampler'], trained=True,
-        guidance_interval=a.get('guidance_interval') or (0., 1.))
+    config = dict(steps=a['sampling_steps'], guidance=a['guidance'], sampler=a['sampler'], trained=True)
     return DiTClippedPipeline(model, obj, vae, text, config)
 
 def _save(model, obj, vae, text, a, folder):
@@ -436,7 +435,7 @@ def _manner(init):
     d = json.loads((_start(init)/'model_index.json').read_text('utf-8'))
     path = load_objective(_start(init)/'scheduler').path
     how = dict(sampler=d['sampler'], sampling_steps=d['steps'], guidance=d['guidance'])
-    return how | dict(shift=getattr(path, 'shift', None), guidance_interval=d.get('guidance_interval'))
+    return how | dict(shift=getattr(path, 'shift', None))
 
 def _report(out):
     "Where this process names unreadable pictures"
@@ -640,7 +639,7 @@ def evaluate(
     steps: int=None,         # Pipelines: denoising steps; the model's when left out, like the next two
     guidance: float=None,    # Pipelines: 1 is unguided
     sampler: str=None,       # Pipelines: euler or heun
-    guide_from: float=None,  # Pipelines: guide from here on, 0 (noise) to 1 (picture)
+    guide_from: float=0.,    # Pipelines: guide from here on, 0 (noise) to 1 (picture)
     sweep: bool=False,       # Pipelines: try samplers, steps and guidance; the rows go to --out as JSON
     reader: str='nbs/assets/reader.safetensors' # Pipelines: the judge
 ):
@@ -649,7 +648,7 @@ def evaluate(
         folder = None if ckpt == 'shipped' else ckpt
         if sweep: return sweep_scenes(folder, one, two, out, wording, reader)
         how = dict(num_inference_steps=steps, guidance_scale=guidance, scheduler=sampler,
-            guidance_interval=guide_from if guide_from is None else (guide_from, 1.))
+            guidance_interval=(guide_from, 1.))
         return evaluate_scenes(folder, one, two, seed, out, wording, reader, **how)
     _judge_digits(ckpt, per_label, seed, out)
 

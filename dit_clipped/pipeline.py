@@ -56,7 +56,7 @@ def _check_text(c, text):
 # %% ../nbs/16_pipeline.ipynb #112408f9
 def _defaults(path, config):
     own = 'euler' if isinstance(path, FlowPath) else 'dpm++'
-    c = dict(steps=20, guidance=3., sampler=own, guidance_interval=(0.,1.), trained=False) | config
+    c = dict(steps=20, guidance=3., sampler=own, trained=False) | config
     one_of(c['sampler'], list(SAMPLERS), 'sampler')
     return c
 
@@ -68,7 +68,7 @@ class DiTClippedPipeline:
         objective: Objective, # What it was trained to answer
         vae=None,             # Latents to pictures, a `VAE`; None: it works on pixels
         text_encoder=None,    # Captions to `TextCond`, a `CLIPText`; None: no prompts
-        config: dict=None     # 'steps', 'guidance', 'guidance_interval', 'sampler', 'trained'; your notes
+        config: dict=None     # 'steps', 'guidance', 'sampler', 'trained'; your notes
     ):
         require(isinstance(objective, Objective), 'the second part is a '
             f'{type(objective).__name__}: expected an Objective', TypeError)
@@ -116,7 +116,7 @@ class Request:
     class_labels: list=None          # For models of labels: an int, or a list
     seed: int=None                   # Picture k is drawn from seed+k; a list: one each
     scheduler: object=None           # A name of `SAMPLERS`, or a scheduler of diffusers
-    guidance_interval: tuple=None    # Where to guide, from noise (0) to picture (1); config's when None
+    guidance_interval: tuple=(0.,1.) # Where to guide, from noise (0) to picture (1)
     guidance_channels: int=None      # Guide only so many channels
     progress: bool=False             # Show a bar
 
@@ -288,13 +288,6 @@ class _Steps:
         for k in r.callback_on_step_end_tensor_inputs:
             one_of(k, CALLBACK, 'callback input')
 
-# %% ../nbs/16_pipeline.ipynb #02db0a08
-@patch
-def _interval(self:DiTClippedPipeline, r, state):
-    "Where to guide: as asked; towards a negative prompt from the start; else as the model's config says"
-    if r.guidance_interval is not None: return r.guidance_interval
-    return (0.,1.) if state['negative_prompt_embeds'] is not None else self.config['guidance_interval']
-
 # %% ../nbs/16_pipeline.ipynb #a9f1f344
 @patch
 def ask(self:_Steps, x, t):
@@ -302,7 +295,7 @@ def ask(self:_Steps, x, t):
     p,r,s = self.pipe,self.r,self.state
     def model(x, t, y, drop=None): return p.denoiser(x.to(p.dtype), t, y, drop).float()
     f = guided(model, p.objective, s['prompt_embeds'], s['guidance_scale'],
-        s['negative_prompt_embeds'], r.guidance_channels, p._interval(r, s),
+        s['negative_prompt_embeds'], r.guidance_channels, r.guidance_interval,
         r.guidance_rescale)
     return f(x, t)
 
@@ -647,8 +640,7 @@ def _answers(path):
     return e
 
 # %% ../nbs/16_pipeline.ipynb #1b6d8fbf
-_RUN = dict(steps='sampling_steps', guidance='guidance', sampler='sampler',
-    guidance_interval='guidance_interval')
+_RUN = dict(steps='sampling_steps', guidance='guidance', sampler='sampler')
 
 def _open_run(path, given):
     path = _newest(path); e = _answers(path)
