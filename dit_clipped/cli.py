@@ -120,8 +120,9 @@ def as_command(
 
 # %% ../nbs/21_cli.ipynb #bb1f542d
 def _answers(data, given):
-    p = PRESETS[one_of(data, list(PRESETS), 'data')]
-    return dict(p, data=data, **{k: v for k, v in given.items() if v is not None})
+    return dict(PRESETS[one_of(data, list(PRESETS), 'data')], data=data) | _said(given)
+
+def _said(given): return {k: v for k, v in (given or {}).items() if v is not None}
 
 def _model_for(data, item, name):
     from dit_clipped.dit import create_model
@@ -282,7 +283,7 @@ def train_pictograms(
     brief: float=0.      # Share of captions that say less, such as 'a cat'
 ) -> Path: # The pipeline folder
     "Captions and pictures to a pipeline, in five stages"
-    given = {k: v for k, v in (given or {}).items() if v is not None}
+    given = _said(given)
     out, init, a = Path(out), _start(init), _answers('pictograms', given)
     p = plan(out, minutes, given.get('steps'), bool(init)); a['steps'] = p['steps']
     if init and 'lr' not in given: a['lr'] /= 2
@@ -400,10 +401,10 @@ def _print_costs(d):
     print(f"a checkpoint: {d['checkpoint_gb']:.2f} GB; a step: {d['seconds']:.2f} s; the run: {d['hours']:.1f} h")
 
 # %% ../nbs/21_cli.ipynb #77ca4272
-def _captions_trainer(a, out, vae, text, loader, rows, encode, said, net, seed, quiet, val, **kwargs):
+def _captions_trainer(a, out, vae, text, loader, n, encode, said, net, seed, quiet, val, **kwargs):
     from dit_clipped.losses import DiffusionLoss
     from dit_clipped.trainer import BinnedLoss, Trainer
-    obj = question(a); loss = DiffusionLoss(obj)
+    obj = question(a); loss = DiffusionLoss(obj); rows = n - in_range(val, 0, n - 1, 'val')
     def grid(m): return _pipeline(m, obj, vae, text, a)(said or PROMPTS, seed=0, output_type='pt').images*2 - 1
     check = BinnedLoss(loss, loader(range(rows, rows + val)), n=val, encode_fn=encode) if val else None
     return Trainer(net, loader(range(rows), EPOCHS), loss, out, seed=seed, sample_fn=grid, encode_fn=encode, val_fn=check,
@@ -473,12 +474,11 @@ def train_captions(
     **kwargs
 ): # The pipeline folder; of a dry run what it costs
     "Train a DiT-Clipped on captioned pictures"
-    said = {k: v for k, v in (given or {}).items() if v is not None}
-    a, (v, t) = CAPTIONS | _manner(init) | said | dict(data=data), _encoders(vae, clip, offline); set_seed(seed)
+    a = CAPTIONS | _manner(init) | _said(given) | dict(data=data)
+    v, t = _encoders(vae, clip, offline); set_seed(seed)
     net, words = _denoiser(a, v, t, image_size, init); print(f'begins with {words}')
     ds, loader, encode, said = _pictures(data, image_size, seed, workers, _report(out), v, t, max_bad)
-    rows = len(ds) - in_range(val, 0, len(ds) - 1, 'val')
-    tr = _captions_trainer(a, out, v, t, loader, rows, encode, said, net, seed, quiet, val, **kwargs)
+    tr = _captions_trainer(a, out, v, t, loader, len(ds), encode, said, net, seed, quiet, val, **kwargs)
     return _print_costs(dry_run(tr)) if dry else _keep(tr.fit(resume), v, t, a)
 
 
@@ -602,9 +602,8 @@ def sample(
         '"a red heart on a blue background", or --ckpt with a run of digits')
     n = in_range((16 if prompt is None else 1) if n is None else n, 1, 10000, 'n')
     require(prompt is None or label is None, 'a prompt and a label: pass one of them')
-    how = n, steps, guidance, sampler, seed
-    x, what = (_by_label(ckpt, label, *how, weights, quiet) if prompt is None else
-        _by_prompt(ckpt, prompt, *how, negative, quiet))
+    x, what = (_by_label(ckpt, label, n, steps, guidance, sampler, seed, weights, quiet) if prompt is None else
+        _by_prompt(ckpt, prompt, n, steps, guidance, sampler, seed, negative, quiet))
     with atomic_path(out) as p: grid_image(x, zoom=max(1, 64//x.shape[-1])).save(p, format='PNG')
     print(f"{n} picture{'s'*(n > 1)} of {what} -> {out}")
 
