@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['require', 'in_range', 'one_of', 'to_rgb', 'show_images', 'grid_image', 'set_seed', 'seed_worker', 'default_device',
-           'default_dtype', 'atomic_path']
+           'default_dtype', 'evaluating', 'unwrap', 'atomic_path']
 
 # %% ../nbs/00_core.ipynb #3d0fe067
 import difflib, numbers, os, random, re, shutil, uuid, numpy as np, torch
 from contextlib import contextmanager
 from pathlib import Path
 from PIL import Image
+from torch import nn
 
 # %% ../nbs/00_core.ipynb #0de9cb48
 def require(ok: bool,    # The condition that must hold
@@ -142,6 +143,27 @@ def default_dtype(device: torch.device=None, # A device or its name; `default_de
         return torch.bfloat16 if new else torch.float16
     if device.type != 'cpu': return torch.float32
     return torch.bfloat16 if (_cpu_bf16() if bf16 is None else bf16) else torch.float32
+
+# %% ../nbs/00_core.ipynb #73ca4b72
+@contextmanager
+def evaluating(*models # Networks; what is no `nn.Module` (a function, None) is left alone
+): # Inside, they are in eval mode
+    "Eval mode for as long as the block runs; every submodule gets its own mode back"
+    on = [m for o in models if isinstance(o, nn.Module) for m in o.modules() if m.training]
+    for m in on: m.training = False
+    try: yield
+    finally:
+        for m in on: m.training = True
+
+# %% ../nbs/00_core.ipynb #cb3145c4
+def unwrap(model: nn.Module # A network, perhaps compiled or made parallel, perhaps both
+) -> nn.Module: # The network itself: the same weights under their own names
+    "Take `model` out of the wrappers of torch.compile and data-parallel training"
+    parallel = nn.DataParallel, nn.parallel.DistributedDataParallel
+    while True:
+        if '_orig_mod' in model._modules: model = model._orig_mod
+        elif isinstance(model, parallel): model = model.module
+        else: return model
 
 # %% ../nbs/00_core.ipynb #996ec77d
 def _sync(path):
