@@ -18,8 +18,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 from .core import atomic_path, in_range, one_of, require, to_rgb
 from .data import Pictograms, draw
-from .files import FORMATS, MAX_PIXELS, Unreadable, _why, read_image, read_json, read_text, text_lines
-_all_ = ['FORMATS', 'MAX_PIXELS', 'Unreadable', 'read_image']          # built in 00b, kept under this name too
+from dit_clipped.files import (FORMATS, MAX_PIXELS, Unreadable, _why, read_image, read_json, read_text,
+    text_lines)
+_all_ = ['FORMATS', 'MAX_PIXELS', 'Unreadable', 'read_image']        # built in 00b, found here too
 
 # %% ../nbs/18_datasets.ipynb #d84029bf
 def _to_pil(x): return Image.fromarray((to_rgb(x)*255).round().astype(np.uint8))
@@ -194,7 +195,7 @@ def only(self:Captioned, items # Which pictures, from 0
     new._sign()
     return new
 
-# %% ../nbs/18_datasets.ipynb #2d069256
+# %% ../nbs/18_datasets.ipynb #207240df
 _FIT = 'shorter side to size, bicubic, antialiased; middle square'
 
 @patch
@@ -207,7 +208,7 @@ def identity(self:Captioned
     return dict(kind=type(self).__name__, sha256=self._content(), pictures=len(self.rows),
         epochs=self.repeat, size=self.size, seed=self.seed, fit=_FIT, max_pixels=self.max_pixels)
 
-# %% ../nbs/18_datasets.ipynb #2c6c754e
+# %% ../nbs/18_datasets.ipynb #8ab89b70
 _SYSTEM = '__macosx', '@eadir', 'lost+found', '$recycle.bin', 'system volume information'
 def _visible(name): return (name[:1] != '.' or name == '..') and name.lower() not in _SYSTEM
 
@@ -227,7 +228,7 @@ def _walk(root, at='', above=()):
         elif link: yield name, os.path.isfile(e.path)
         elif e.is_file(): yield name, True
 
-# %% ../nbs/18_datasets.ipynb #7ddea044
+# %% ../nbs/18_datasets.ipynb #b3721e22
 def _tail(top, name):
     top = top.replace(os.sep, '/').rstrip('/') + '/'
     return name[len(top):] if name.startswith(top) else ''
@@ -248,7 +249,7 @@ class _Disk:
         name = name.strip().replace('\\', '/')
         return _below(self.root, name) if os.path.isabs(name) else posixpath.normpath(at + name)
 
-# %% ../nbs/18_datasets.ipynb #a0eed62e
+# %% ../nbs/18_datasets.ipynb #e3b27851
 def _fold(name): return unicodedata.normalize('NFC', unicodedata.normalize('NFC', name).casefold())
 
 def _near(lost, free):
@@ -279,7 +280,7 @@ def _texts(value, *where):
             f'{type(t).__name__}: expected a text or a list of texts; name the right column or key')
     return [c for c in (' '.join(_whole(t).split()) for t in many) if c]
 
-# %% ../nbs/18_datasets.ipynb #7cb292b0
+# %% ../nbs/18_datasets.ipynb #8e8dcfcd
 _ID = int, float, str
 _COCO = dict(images=dict(id=_ID, file_name=str), annotations=dict(image_id=_ID, caption=object))
 
@@ -380,6 +381,7 @@ class Coco(Captioned):
         pairs = _coco_pairs(path, self.split, file)
         require(pairs, f'{file} lists no pictures')
         at = _coco_places(path, self.split, [k for k, _ in pairs])
+        require(len({*at.values()}) == len(at), f'{file} has two names for one picture: fetch it again')
         super().__init__([(k, at[k], t) for k, t in pairs], **kwargs)
 
 # %% ../nbs/18_datasets.ipynb #3dbbb8cc
@@ -411,11 +413,12 @@ def _table_rows(file):
 # %% ../nbs/18_datasets.ipynb #134a3f08
 def _table(file, column):
     "File name -> captions, from metadata.jsonl or metadata.csv"
-    found = {}
+    found, wanted = {}, ' or '.join(TEXT_COLUMNS) if column is None else column
     for where, row in _table_rows(file):
-        keys = [k for k in ([column] if column else TEXT_COLUMNS) if k in row]; name = row.get('file_name')
+        keys = [k for k in (TEXT_COLUMNS if column is None else [column]) if k in row]
+        name = row.get('file_name')
         require('file_name' in row and keys, f'{where} has {", ".join(map(str, row))}: '
-            f'expected file_name and {column or " or ".join(TEXT_COLUMNS)}; pass caption_column=')
+            f'expected file_name and {wanted}; pass caption_column=')
         require(isinstance(name, str) and name.strip(), f'{where} has no file_name: name the '
             'picture, or take the row out')
         found.setdefault(name, []).extend(_texts(row[keys[0]], where))
@@ -440,7 +443,7 @@ def _twins(disk):
     beside = {f: texts.get(near.get(s, s), []) for f, (s, _) in pics.items()}
     return {f: t for f, t in beside.items() if t or pics[f][1]}
 
-# %% ../nbs/18_datasets.ipynb #ba95283d
+# %% ../nbs/18_datasets.ipynb #6e52841e
 _TABLES = 'metadata.jsonl', 'metadata.csv', 'metadata.parquet'
 
 def _tables(disk):
@@ -455,6 +458,7 @@ def _tables(disk):
         found[at] = base
     return found
 
+# %% ../nbs/18_datasets.ipynb #795953b2
 def _told(disk, column):
     "Picture -> captions, of all tables together"
     found = {}
@@ -521,12 +525,13 @@ def _headers(shard, f):
     while at is not None:
         f.seek(start := at)
         try:
-            with tarfile.open(fileobj=f, mode='r:') as tar: yield from tar; stop, why = tar.offset, 'no header'
+            with tarfile.open(fileobj=f, mode='r:') as tar: yield from tar
+            stop, why = tar.offset, 'no header'
         except (tarfile.TarError, ValueError, OverflowError) as e: stop, why = start, e
         at = _next_start(f, stop)
         require(at != stop, f'{shard} is no whole tar from byte {stop} on ({why}): fetch it again')
 
-# %% ../nbs/18_datasets.ipynb #567375cb
+# %% ../nbs/18_datasets.ipynb #b1dffc2a
 def _plain(name): return posixpath.normpath(name).lstrip('/')
 
 def _follow(name, found, links):
@@ -549,7 +554,7 @@ def _parts(shard, f):
         if m.issym(): links[name] = _plain(posixpath.join(posixpath.dirname(name), m.linkname))
     return found | {name: _follow(name, found, links) for name in links}
 
-# %% ../nbs/18_datasets.ipynb #cc078875
+# %% ../nbs/18_datasets.ipynb #bea229ae
 def _members(shard):
     "Key -> {ending: text of .txt, names and values of .json, or the place of other files}"
     out = {}
@@ -596,13 +601,14 @@ def _shard_paths(pattern):
         'folder of .tar files, a pattern like part-*.tar, or part-{000..012}.tar')
     return paths
 
-# %% ../nbs/18_datasets.ipynb #5310bfe2
+# %% ../nbs/18_datasets.ipynb #987189ee
 def _known_key(pattern, key, names):
     "Refuse a caption key that no .json has"
     require(names, f'caption_key={key!r} is a name in NAME.json, and {pattern} has none: leave it out '
         'to read NAME.txt')
     one_of(key, sorted(names), f'caption_key of {pattern}')
 
+# %% ../nbs/18_datasets.ipynb #5310bfe2
 class Shards(Captioned):
     "WebDataset shards with random access: tar files of NAME.jpg with NAME.txt or NAME.json"
     def __init__(self,
@@ -647,7 +653,7 @@ class _Rows:
         except Exception as e: raise Unreadable(f'the set cannot give it ({_why(e)})') from e
         return f'row {r}', *_cells(row, self.image, self.caption)
 
-# %% ../nbs/18_datasets.ipynb #8ba687bc
+# %% ../nbs/18_datasets.ipynb #c1197c4d
 def _columns(data):
     "Names of a set's columns"
     require(not isinstance(data, dict), f'the set is a dict of {", ".join(map(str, data))}: pass one '
@@ -655,6 +661,7 @@ def _columns(data):
     require(len(data), 'the set has no rows')
     return getattr(data, 'column_names', None) or list(data[0])
 
+# %% ../nbs/18_datasets.ipynb #8ba687bc
 class Hub(Captioned):
     "A Hugging Face set that is on the disk, or any list of dicts"
     def __init__(self,
@@ -674,7 +681,7 @@ class Hub(Captioned):
     def _name(self, r): return f'row {r}'
     def _stamp(self, r): return None                                # a row has no file
 
-# %% ../nbs/18_datasets.ipynb #61dc4f2c
+# %% ../nbs/18_datasets.ipynb #0a45d7d7
 def _sha_of_rows(ds):
     "sha256 of the columns, the rows, and the set's own fingerprint or its captions"
     mark = ds.entries.mark
@@ -778,12 +785,12 @@ class Report:
 @patch
 def write(self:Report):
     "Write the report to its path"
-    rows = [asdict(b) for b in self.bad]
-    with atomic_path(self.path) as p, open(p, 'w', encoding='utf-8', errors='backslashreplace', newline='') as f:
-        if self.path.suffix.lower() == '.json': json.dump(dict(n=self.n, seen=self.seen, bad=rows), f, indent=1)
-        else:
+    rows, how = [asdict(b) for b in self.bad], dict(encoding='utf-8', errors='backslashreplace', newline='')
+    with atomic_path(self.path) as p, open(p, 'w', **how) as f:
+        if self.path.suffix.lower() == '.csv':
             out = csv.DictWriter(f, ['index', 'id', 'reason'])
             out.writeheader(); out.writerows(rows)
+        else: json.dump(dict(n=self.n, seen=self.seen, bad=rows), f, indent=1)
 
 # %% ../nbs/18_datasets.ipynb #bcdcc34f
 @patch
@@ -840,6 +847,8 @@ class _Check(Dataset):
 # %% ../nbs/18_datasets.ipynb #df0c9f63
 def _recall(one, path):
     "Stamps of all pictures, and item -> reason (or None) of those that are as they were"
+    require(path is None or path.suffix.lower() != '.csv', f'{path} would hold the names of the bad '
+        'ones: pass a .json file, which remembers')
     stamps = [one._stamp(r) for r in one.rows]
     if path is None or not path.is_file(): return stamps, {}
     d = read_json(path)
@@ -856,6 +865,11 @@ def _remember(one, path, stamps, known):
     d = dict(settings=[one.size, one.max_pixels], pictures=pics)
     with atomic_path(path) as p: p.write_text(json.dumps(d), 'utf-8')
 
+def _good(known, report):
+    some = sorted(i for i, why in known.items() if not why)
+    require(some, f'none of {len(known)} pictures can be used ({_some(report.bad)}): is the data still there?')
+    return some
+
 # %% ../nbs/18_datasets.ipynb #de43b86c
 def readable(ds: Captioned, # Any set of this page but a stream
     path=None,              # A .json file that remembers; its .csv twin names the bad ones
@@ -868,8 +882,6 @@ def readable(ds: Captioned, # Any set of this page but a stream
     require(isinstance(ds, Captioned), f'a {type(ds).__name__} cannot be read twice: keep it by '
         'write_shards first', TypeError)
     one, path = ds.epochs(1), path and Path(path)
-    require(path is None or path.suffix.lower() != '.csv', f'{path} would hold the names of the bad '
-        'ones: pass a .json file, which remembers')
     report = Report(len(one), path and path.with_suffix('.csv'), max_share)
     stamps, known = _recall(one, path)
     todo = [i for i in range(len(one)) if i not in known]
@@ -882,9 +894,7 @@ def readable(ds: Captioned, # Any set of this page but a stream
         for b in tqdm(read, disable=not progress): known |= dict(b); count(b, len(b))
     finally:
         if path: _remember(one, path, stamps, known)
-    some = [i for i in range(len(one)) if not known[i]]
-    require(some, f'none of {len(one)} pictures can be used ({_some(report.bad)}): is the data still there?')
-    return ds.only(some), report
+    return ds.only(_good(known, report)), report
 
 # %% ../nbs/18_datasets.ipynb #614c00b2
 @patch
