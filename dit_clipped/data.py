@@ -7,7 +7,7 @@ __all__ = ['GLYPHS', 'COLOURS', 'SIZES', 'PLACES', 'RELATIONS', 'WORDS', 'TEMPLA
            'Obj', 'Scene', 'draw', 'caption', 'random_scene', 'Pictograms']
 
 # %% ../nbs/01_data.ipynb #a4dd80ca
-import json, random, re, numpy as np, torch
+import hashlib, json, random, re, numpy as np, torch
 from dataclasses import dataclass
 from fastcore.basics import patch
 from functools import lru_cache
@@ -176,3 +176,21 @@ def rows(self: Pictograms,
 ) -> list: # Item numbers, in order; for torch's `Subset`
     "Items, some of them several times"
     return [i for i in range(len(self)) for _ in range(times(self.scene(i)))]
+
+# %% ../nbs/01_data.ipynb #23883f31
+def _sha(*parts):
+    h = hashlib.sha256()
+    for p in parts: h.update(p if isinstance(p, bytes) else json.dumps(p).encode())
+    return h.hexdigest()
+
+@patch
+def identity(self: Digits) -> dict: # Names and numbers for JSON
+    "The scans and labels, by their checksum"
+    return dict(kind='Digits', sha256=_sha(self.images.numpy().tobytes(), self.labels.numpy().tobytes()))
+
+@patch
+def identity(self: Pictograms) -> dict: # Names and numbers for JSON
+    "All that decides the items"
+    world = _sha(_LANG, GLYPHS, COLOURS, SIZES, PLACES, [*RELATIONS.items()], HELD_OUT)
+    return dict(kind='Pictograms', n=int(self.n), size=int(self.size), seed=int(self.seed), split=self.split,
+        two=float(self.two), wording=self.wording, brief=float(self.brief), world=world)

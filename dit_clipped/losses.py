@@ -208,3 +208,16 @@ def per_sample(self: DiffusionLoss,
     loss = (pred - o.target(x0, t, noise)).square().flatten(1).mean(1)              # (b,)
     if self.min_snr is not None: loss = loss*min_snr_weights(o.path.snr(t), self.min_snr, o.kind)
     return loss + vlb_bits(o, pred.detach(), frac, x0, x_t, t) if frac is not None else loss
+
+# %% ../nbs/08_losses.ipynb #76573ff7
+@patch
+def identity(self: Objective) -> dict: # Numbers and names for JSON
+    "What is asked, on which path, and how times are drawn"
+    times = None if isinstance(self.path, Schedule) or self.logit_normal is None else [*map(float, self.logit_normal)]
+    return dict(kind=self.kind, logit_normal=times, **self.path.identity())
+
+@patch
+def identity(self: DiffusionLoss) -> dict: # Numbers and names for JSON
+    "The objective, and how its answers are weighted"
+    gamma = None if self.min_snr is None else float(self.min_snr)
+    return dict(self.objective.identity(), learn_sigma=bool(self.learn_sigma), min_snr=gamma)

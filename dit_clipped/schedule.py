@@ -7,8 +7,9 @@ __all__ = ['SCHEDULES', 'linear_betas', 'cosine_betas', 'zero_terminal_snr', 'Sc
            'make_schedule']
 
 # %% ../nbs/07_schedule.ipynb #f221e8fc
-import math, numpy as np, torch
+import math, torch
 from fastcore.basics import patch
+from itertools import accumulate
 from torch import Tensor
 from .core import require, one_of
 
@@ -143,24 +144,44 @@ def posterior(self: Schedule,
     return c0*x0 + ct*x_t, var, logvar
 
 # %% ../nbs/07_schedule.ipynb #6921e8c0
-def respaced_timesteps(
-    T: int,       # Steps of the full schedule
-    spec: int|str # 50 or '50': even, both ends kept; 'ddim50': a whole stride from 0
-) -> list: # Kept steps, rising; raises on none, too many, or a stride that does not exist
-    "Which of `T` steps to keep, spelled as in improved DDPM (arXiv:2102.09672)"
-    n = str(spec).removeprefix('ddim'); n = int(n) if n.isdecimal() else 0
-    require(1 <= n <= T, f'cannot keep {spec!r} of {T} steps: '
-        f"expected 1 to {T}, like 50, '50' or 'ddim50'")
-    if 'ddim' not in str(spec):                     # one step starts from the noise: T-1
-        return np.linspace(0, T-1, n).round().astype(int).tolist() if n > 1 else [T-1]
+def _counts(spec):
+    "Whole numbers from a number, a text of them, or a list; nothing when one of them is none"
+    many = spec.split(',') if isinstance(spec, str) else spec if isinstance(spec, (list, tuple)) else [spec]
+    words = [str(n).strip() for n in many]
+    return [int(n) for n in words] if all(n.isdecimal() for n in words) else []
+
+def _even(size, n):
+    "`n` of `size` steps: the stride is added up, and every sum is rounded"
+    stride = (size - 1)/(n - 1) if n > 1 else 1.
+    return [round(v) for v in accumulate([stride]*(n - 1), initial=0.)] if n else []
+
+def _whole_stride(T, spec):
+    n = sum(_counts(spec[4:]))
     fits = {len(range(0, T, i)): i for i in range(T, 0, -1)}        # steps kept: stride
     near = min(fits, key=lambda m: abs(m-n))
-    require(near == n, f'{spec!r}: no stride keeps {n} of {T} steps; nearest is ddim{near}')
-    return list(range(0, T, fits[n]))
+    require(n < 1 or n > T or near == n, f'{spec!r}: no stride keeps {n} of {T} steps; nearest is ddim{near}')
+    return list(range(0, T, fits[n])) if n in fits else []
+
+# %% ../nbs/07_schedule.ipynb #9fdc11ea
+def respaced_timesteps(
+    T: int,            # Steps of the full schedule
+    spec: int|str|list # 50 or '50': even, both ends kept; '10,15,20' or a list: sections; 'ddim50': a stride from 0
+) -> list: # Kept steps, rising; raises on none, too many, or a stride that does not exist
+    "Which of `T` steps to keep, as in improved DDPM (arXiv:2102.09672) and the published DiT"
+    if type(spec) is int and spec == 1: return [T-1]                # a lone step starts from the noise
+    if isinstance(spec, str) and spec.startswith('ddim'): counts, kept = [], _whole_stride(T, spec)
+    else: counts, kept = _counts(spec), []
+    size, rest = divmod(T, len(counts) or 1)
+    sizes = [size + (i < rest) for i in range(len(counts))]
+    if all(n <= s for n, s in zip(counts, sizes)):
+        for start, n, s in zip(accumulate(sizes, initial=0), counts, sizes): kept += [start + t for t in _even(s, n)]
+    require(kept, f"cannot keep {spec!r} of {T} steps: expected 1 to {T}, like 50, '50' or 'ddim50', "
+        "or sections like '10,15,20', each of them no longer than its part")
+    return sorted(set(kept))
 
 # %% ../nbs/07_schedule.ipynb #0c012068
 @patch
-def respace(self: Schedule, spec: int|str # As for `respaced_timesteps`
+def respace(self: Schedule, spec: int|str|list # As for `respaced_timesteps`
 ) -> Schedule: # Shorter, with the same `abar` and `timesteps` at the kept steps
     "Keep only some steps; each does the work of those it jumps over"
     keep = torch.tensor(respaced_timesteps(self.T, spec))                       # (n,)
@@ -213,3 +234,16 @@ def make_schedule(
     require(shift == 1, f'shift={shift!r} bends the times of flow, {name} has steps: leave it out')
     betas = (linear_betas if 'linear' in name else cosine_betas)(T)             # (T,)
     return Schedule(zero_terminal_snr(betas) if 'ztsnr' in name else betas)
+
+# %% ../nbs/07_schedule.ipynb #bb8d1de0
+@patch
+def identity(self: Schedule) -> dict: # Numbers and names for JSON
+    "What makes this path the one it is"
+    at = sorted({0, self.T//4, self.T//2, 3*self.T//4, self.T - 1})
+    return dict(path='steps', steps=self.T, abar=[float(f'{self.abar[i]:.6g}') for i in at],
+        timesteps=[float(self.timesteps[i]) for i in at])
+
+@patch
+def identity(self: FlowPath) -> dict: # Numbers and names for JSON
+    "What makes this path the one it is"
+    return dict(path='flow', shift=float(self.shift))

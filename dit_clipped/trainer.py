@@ -8,20 +8,27 @@ __all__ = ['COLUMNS', 'BAD', 'ShuffledSampler', 'get_rng', 'set_rng', 'save_chec
            'differences', 'BinnedLoss', 'kill_test']
 
 # %% ../nbs/10_trainer.ipynb #c513328e
-import csv, hashlib, importlib.util, json, math, os, random
-import shutil, signal, statistics, subprocess, threading, time
+import csv, hashlib, importlib.util, json, math, os, random, re
+import shutil, signal, statistics, subprocess, threading, time, warnings
 import numpy as np, safetensors, torch
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
-from functools import lru_cache
+from dataclasses import dataclass, field, fields
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Annotated, Any, Literal
 from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
-from torch.utils.data import DataLoader, Subset
+from torch import Tensor
+from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, Dataset, IterableDataset
+from torch.utils.data import RandomSampler, SequentialSampler, Subset
 from tqdm.auto import tqdm
-from .core import atomic_path, grid_image, in_range, one_of, require, seed_worker, set_seed
+from . import files
+from .core import atomic_path, evaluating, grid_image, in_range, one_of, require, seed_worker
+from .core import set_seed, unwrap
+from .files import file_sha256, from_json, read_json, read_text, text_lines, typed, write_json
 from .schedule import Schedule
-from .training import EMA, adamw, autocast, backward, clip_grads, lr_at
+from .training import EMA, adamw, as_batch, autocast, backward, clip_grads, lr_at, require_fp32, split
+if not hasattr(files, 'Annotated'): files.Annotated = Annotated   # until chapter 00b imports it itself
 
 # %% ../nbs/10_trainer.ipynb #f2495bb9
 class ShuffledSampler:
@@ -61,22 +68,27 @@ def get_rng() -> dict: # Lists and numbers, as JSON can hold them
 def set_rng(
     d: dict # From `get_rng`, also after a trip through JSON
 ):
-    "Put all generators back where they were"
-    version, keys, gauss = d['python']
-    random.setstate((version, tuple(keys), gauss))
-    np.random.set_state(tuple(d['numpy']))
+    "Put all generators back where they were; ValueError for what is no such state"
     state = lambda k: torch.tensor(d[k], dtype=torch.uint8)
-    torch.set_rng_state(state('torch'))
-    if 'cuda' in d and torch.cuda.is_available(): torch.cuda.set_rng_state(state('cuda'))
-
-# %% ../nbs/10_trainer.ipynb #8630b19b
-def _sha(path):
-    h = hashlib.sha256()
-    with open(path, 'rb') as f:
-        while b := f.read(2**20): h.update(b)
-    return h.hexdigest()
+    try:
+        version, keys, gauss = d['python']
+        random.setstate((version, tuple(keys), gauss))
+        np.random.set_state(tuple(d['numpy']))
+        torch.set_rng_state(state('torch'))
+        if 'cuda' in d and torch.cuda.is_available(): torch.cuda.set_rng_state(state('cuda'))
+    except (TypeError, ValueError, RuntimeError, OverflowError, LookupError) as e:
+        raise ValueError(f'this is no state of the random generators ({e}): it was damaged, or changed by hand') from None
 
 # %% ../nbs/10_trainer.ipynb #761d6a30
+def _separate(tensors):
+    "On the CPU, each in a memory of its own"
+    out, seen = {}, set()
+    for n, t in tensors.items():
+        t = t.detach().cpu().contiguous(); at = t.untyped_storage().data_ptr()
+        out[n] = t.clone() if at in seen else t
+        seen.add(at)
+    return out
+
 def save_checkpoint(
     path,          # The folder to make
     tensors: dict, # File name -> {tensor name: tensor}
@@ -87,40 +99,65 @@ def save_checkpoint(
     path = Path(path)
     with atomic_path(path) as tmp:
         tmp.mkdir()
-        for k, ts in tensors.items():
-            ts = {n: t.detach().cpu().contiguous() for n, t in ts.items()}
-            save_file(ts, tmp/f'{k}.safetensors')
-        for k, o in texts.items(): (tmp/f'{k}.json').write_text(json.dumps(o, indent=1))
-        files = {f.name: [f.stat().st_size, _sha(f)] for f in sorted(tmp.iterdir())}
-        (tmp/'state.json').write_text(json.dumps(dict(state, files=files), indent=1))
+        for k, ts in tensors.items(): save_file(_separate(ts), tmp/f'{k}.safetensors')
+        for k, o in texts.items(): write_json(tmp/f'{k}.json', o)
+        files = {f.name: [f.stat().st_size, file_sha256(f)] for f in sorted(tmp.iterdir())}
+        write_json(tmp/'state.json', dict(state, files=files))
         if path.exists(): shutil.rmtree(path)
     return path
 
 # %% ../nbs/10_trainer.ipynb #9b78e8e6
+@dataclass
+class _State:
+    "Entries of a state.json that are known here; another kind of run may keep less, or more"
+    files: dict[str, tuple[Annotated[int, 0, 2**63], Annotated[str, 64, 64]]] # Name -> size, sha256
+    step: Annotated[int, 0, 2**53]=0          # Optimizer steps done
+    settings: dict[str, Any]=field(default_factory=dict)
+    scaler: dict[str, float]=field(default_factory=dict)
+    updates: Annotated[int, 0, 2**53]=0       # Of the average
+    pieces: Annotated[int, 1, 2**40]=1        # That fitted into memory
+    norms: list[float]=field(default_factory=list) # The last gradients
+    empty: Annotated[int, 0, 2**53]=0         # Steps without a picture
+
 def check_checkpoint(
     path # A checkpoint folder
 ) -> dict: # What its state.json holds; ValueError says which file is broken
     "Make sure that every file is the one that was written"
     file = Path(path)/'state.json'
     require(file.is_file(), f'{path} is no checkpoint: it has no state.json')
-    try: state = json.loads(file.read_text())
-    except ValueError as e: raise ValueError(f'{file} is cut short: {e}') from e
-    for f, (size, sha) in ((file.with_name(k), v) for k, v in state['files'].items()):
-        have = f.stat().st_size if f.is_file() else 0
+    state = read_json(file); from_json(_State, state, file, keep=True)
+    for k, (size, sha) in state['files'].items():
+        require(re.fullmatch(r'\w[\w.-]*\.(safetensors|json)', k), f'{file} speaks of a file {k!r}, expected plain '
+            'names that end in .safetensors or .json: somebody has changed it')
+        f = file.with_name(k); have = f.stat().st_size if f.is_file() else 0
         require(have == size, f'{f} has {have} of {size} bytes')
-        require(_sha(f) == sha, f'{f} has changed: its sha256 differs')
+        require(file_sha256(f) == sha, f'{f} has changed: its sha256 differs')
     return state
 
 # %% ../nbs/10_trainer.ipynb #6e9ab5e5
+@dataclass
+class _Rng:
+    "The random state of one process, as `get_rng` gives it, and its losses since the last row of the log"
+    python: tuple[Literal[3], list, float | None]
+    numpy: tuple[Literal['MT19937'], list, Annotated[int, 0, 624], Annotated[int, 0, 1], float]
+    torch: list
+    window: list[float]
+    cuda: list=field(default_factory=list)
+
+def _read_part(f):
+    if f.suffix == '.safetensors': return load_file(f)
+    out = json.loads(read_text(f))
+    if f.stem == 'rng': [from_json(_Rng, d, f, keep=True) for d in typed(out, list[dict[str, Any]], str(f))]
+    return out
+
 def load_checkpoint(
     path # A checkpoint folder
 ) -> dict: # File name -> its tensors or its JSON: 'model', 'ema', 'optimizer', 'rng', 'state'
     "Check a checkpoint, then read it"
     out = dict(state=check_checkpoint(path))
     for f in (Path(path)/name for name in out['state']['files']):
-        read = load_file if f.suffix == '.safetensors' else lambda f: json.loads(f.read_text())
-        try: out[f.stem] = read(f)
-        except (safetensors.SafetensorError, ValueError) as e:
+        try: out[f.stem] = _read_part(f)
+        except (safetensors.SafetensorError, ValueError, RecursionError) as e:
             raise ValueError(f'{f} is no {f.suffix} file ({e}); pickles are never opened') from e
     return out
 
@@ -138,20 +175,32 @@ def latest_checkpoint(
     bad = []
     for p in reversed(_checkpoints(out)):
         try: check_checkpoint(p)
-        except (ValueError, KeyError, OSError) as e: bad.append(str(e)); continue
+        except (ValueError, OSError) as e: bad.append(str(e)); continue
         if bad: say(f'passed over: {"; ".join(bad)}. Using {p}')
         return p
     require(not bad, f'no whole checkpoint in {out}: {"; ".join(bad)}. To start again move it away')
 
 # %% ../nbs/10_trainer.ipynb #532bc1c4
 COLUMNS = 'step,loss,lr,grad_norm,epoch'
+def _lines(log):
+    "The whole lines of a log; one that is half written is not there yet"
+    data = log.read_bytes()
+    return text_lines(read_text(data[:data.rfind(b'\n') + 1], log))[:-1]
+
+def _numbers(row, n, where):
+    try: out = [float(v) for v in row.split(',')]
+    except ValueError: out = []
+    require(len(out) == n, f'{where} is {row[:60]!r}, expected {n} numbers: repair the line, or remove it')
+    return out
+
 def read_log(
     out,                # Run folder
     file: str='log.csv' # Or 'val.csv', of the same form
-) -> list: # One dict per row: column -> float
+) -> list: # One dict per row: column -> float; ValueError says which line is none
     "The rows of a log"
-    with open(Path(out)/file, newline='') as f:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(f)]
+    log = Path(out)/file; head, *rows = _lines(log) or ['']
+    names = head.split(',')
+    return [dict(zip(names, _numbers(r, len(names), f'{log}, line {i}'))) for i, r in enumerate(rows, 2)]
 
 # %% ../nbs/10_trainer.ipynb #2d57c3a4
 def trim_log(
@@ -162,17 +211,17 @@ def trim_log(
     "Write a log anew: its heading and the whole rows up to `step`"
     log = Path(out)/file
     if not log.exists() and file != 'log.csv': return
-    rows = log.read_text().splitlines(True) if log.exists() else []
-    whole = [r for r in rows if r.endswith('\n') and r.count(',') == rows[0].count(',')]
-    head = [COLUMNS + '\n'] if file == 'log.csv' else whole[:1]
-    keep = head + [r for r in whole[1:] if int(r.split(',')[0]) <= step]
-    with atomic_path(log) as tmp: tmp.write_text(''.join(keep))
+    rows = list(enumerate(_lines(log) if log.exists() else [], 1))
+    head = COLUMNS if file == 'log.csv' else rows[0][1] if rows else ''
+    whole = [(i, r) for i, r in rows[1:] if r.count(',') == head.count(',')]
+    keep = [r for i, r in whole if _numbers(r, head.count(',') + 1, f'{log}, line {i}')[0] <= step]
+    with atomic_path(log) as tmp: tmp.write_text(''.join(f'{r}\n' for r in [head, *keep] if r), 'utf-8')
 
 # %% ../nbs/10_trainer.ipynb #a10c0002
 def _append(log, columns, row):
     head = ','.join(columns) + '\n'
     try:
-        with open(log, 'a+') as f:
+        with open(log, 'a+', encoding='utf-8') as f:
             f.seek(0); first = f.readline()
             require(first in ('', head), f'{log} has the columns {first.strip()}, and now come '
                 f'{head.strip()}: move it away, or give the same values as before')
@@ -231,10 +280,23 @@ class Habits(Recipe):
     fsdp: bool=False          # Split weights and moments over the processes, for large models
 
 # %% ../nbs/10_trainer.ipynb #7806d7d5
+def _check_data(data):
+    "TypeError in words for what cannot be trained on; nothing random is read"
+    inner = data.dataset if isinstance(data, DataLoader) else data
+    what = f'data is a {type(inner).__name__}'; want = 'expected a dataset with length and index, whose items are tuples (x, y, ...)'
+    require(not isinstance(inner, (IterableDataset, dict)), f'{what}, {want}: a stream or a dict has no item number 7, '
+        'so its place could not be found again. Make a list of it, or a dataset on the disk', TypeError)
+    require(hasattr(inner, '__len__') and hasattr(inner, '__getitem__'), f'{what}, {want}', TypeError)
+    if isinstance(inner, (list, tuple, Tensor, np.ndarray)) and len(inner): as_batch(inner[0], 'data', raw=True)
+    if not isinstance(data, DataLoader): return
+    own = type(data.sampler) in (SequentialSampler, RandomSampler) and type(data.batch_sampler) in (BatchSampler, type(None))
+    require(own, 'the DataLoader has a sampler of its own, and the order is the Trainer\'s, which can find its place again: '
+        'pass a Subset with item numbers instead, some of them several times', TypeError)
+
 @dataclass(eq=False)
 class Trainer(Habits):
     "Train `model` on `data` into the run folder `out`, and survive"
-    model: torch.nn.Module # Trained in place
+    model: torch.nn.Module # Trained in place; taken out of wrappers, but run inside them
     data: object           # Dataset with length and index, or DataLoader of one, for its workers
     loss_fn: object        # fn(model, *batch) -> scalar
     out: object            # Gets config.json, log.csv, loss.png, samples/, checkpoints/
@@ -251,12 +313,55 @@ class Trainer(Habits):
         in_range(1. if self.spike is None else self.spike, 1, math.inf, 'spike')
         one_of(self.on_bad, ['stop', 'skip'], 'on_bad')
         lr_at(0, in_range(self.warmup, 0, self.steps, 'warmup'), self.steps, self.schedule)
+        _check_data(self.data); require_fp32(self.model)
+        self.wrapped, self.model = self.model, unwrap(self.model)
         self.out, self.step, self.stop, self.saved, self.world = Path(self.out), 0, False, None, 1
         self.kind = type(self.model).__name__
 
+# %% ../nbs/10_trainer.ipynb #797d634e
+def _hash(*parts):
+    h = hashlib.sha256()
+    for p in parts: h.update(p)
+    return h.hexdigest()
+
+def _plain_value(v):
+    if isinstance(v, float) and not math.isfinite(v): return repr(v)
+    if not isinstance(v, str): return v
+    return _hash(v.encode()) if len(v) > 200 else Path(v).name if os.sep in v else v
+
+def _seen(data):
+    "What a dataset shows of itself"
+    mine = {k: v for k, v in getattr(data, '__dict__', {}).items() if k[:1] != '_'}
+    d = {k: _plain_value(v) for k, v in mine.items() if isinstance(v, (bool, int, float, str))}
+    for k in ('transform', 'transforms'):
+        if mine.get(k) is not None: d[k] = re.sub(' at 0x[0-9a-fA-F]+', '', repr(mine[k]))
+    return {**d, 'kind': type(data).__name__}
+
+def _identity(o, look=False):
+    "What a part of a run says it is; with `look`, what can be seen of it. Nothing for a function, which cannot say"
+    own = getattr(o, 'identity', None)
+    if o is None: return None
+    if callable(own) and not isinstance(own, torch.nn.Module): return typed(own(), dict[str, Any], f'identity of {type(o).__name__}')
+    if isinstance(o, DataLoader): return _identity(o.dataset, look)
+    if isinstance(o, Subset): return dict(kind='Subset', rows=_hash(np.asarray(o.indices, np.int64).tobytes()),
+        of=_identity(o.dataset, look))
+    if isinstance(o, ConcatDataset): return dict(kind='ConcatDataset', of=[_identity(d, look) for d in o.datasets])
+    return _seen(o) if look else {} if hasattr(o, '__name__') or isinstance(o, partial) else dict(kind=type(o).__name__)
+
 # %% ../nbs/10_trainer.ipynb #f9724a2a
+@patch
+def identity(self:Trainer) -> dict: # 'loss', 'data', 'encode': names, numbers and hashes; worked out once
+    "What gives the weights of this run their meaning"
+    if not hasattr(self, '_known'):
+        who = dict(loss=_identity(self.loss_fn), data=_identity(self.data, True), encode=_identity(self.encode_fn))
+        who = {k: v for k, v in who.items() if v != {}}
+        try: self._known = json.loads(json.dumps(who, allow_nan=False))
+        except (TypeError, ValueError) as e: raise ValueError(f'an identity() of loss, data or encode_fn holds what JSON '
+            f'cannot ({e}): expected names, numbers and hashes') from None
+    return self._known
+
 @patch(as_prop=True)
-def settings(self:Trainer) -> dict: # 'model': its config and `extra`; 'recipe'
+def settings(self:Trainer) -> dict: # 'model': its config and `extra`; 'recipe'; 'identity'
     "What a checkpoint must share with this trainer to be continued by it"
     c = getattr(self.model, 'config', {})
     c = c.to_dict() if hasattr(c, 'to_dict') else dict(c)
@@ -266,7 +371,7 @@ def settings(self:Trainer) -> dict: # 'model': its config and `extra`; 'recipe'
         if recipe[k] == usual: del recipe[k]
     data = self.data.dataset if isinstance(self.data, DataLoader) else self.data
     recipe |= dict(items=len(data), processes=self.world)
-    return json.loads(json.dumps(dict(model=model, recipe=recipe)))
+    return json.loads(json.dumps(dict(model=model, recipe=recipe, identity=self.identity())))
 
 # %% ../nbs/10_trainer.ipynb #a10c0008
 def shard(
@@ -285,6 +390,14 @@ def shard(
 
 # %% ../nbs/10_trainer.ipynb #a10c000b
 @patch
+def _parallel(self:Trainer):
+    "The model as it came, and its gradients averaged over the processes"
+    kinds = torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel
+    if self.world == 1: return self.acc.prepare_model(self.wrapped)
+    if isinstance(self.wrapped, kinds[1]): return self.wrapped
+    return self.acc.prepare_model(self.model if isinstance(self.wrapped, kinds[0]) else self.wrapped)
+
+@patch
 def _wrap(self:Trainer):
     if self.checkpointing:
         require(hasattr(self.model, 'gradient_checkpointing'), f'checkpointing=True: {self.kind} '
@@ -292,8 +405,10 @@ def _wrap(self:Trainer):
         self.model.gradient_checkpointing = True
     how = {} if self.compile is True else dict(backend=self.compile)
     for m in getattr(self.model, 'blocks', [self.model]) if self.compile else []: m.compile(**how)
-    if not self.fsdp: return self.acc.prepare_model(self.model)
+    if not self.fsdp: return self._parallel()
     require(self.precision != 'fp16', 'fsdp=True does not go with precision="fp16": use "bf16"')
+    require(self.wrapped is self.model, f'fsdp=True splits a model itself, and this one is inside a '
+        f'{type(self.wrapped).__name__}: pass the bare model, and compile=True if it should be compiled')
     shard(self.ema.model)
     return shard(self.model)
 
@@ -331,32 +446,65 @@ def _setup(self:Trainer):
     self.opt = adamw(self.model, self.lr, self.weight_decay)
     self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == 'fp16')
     self.step, self.stop, self.saved, self.window = 0, False, None, []
-    self.pieces, self.norms = self.accumulate, []
+    self.pieces, self.norms, self.empty = self.accumulate, [], 0
+    self.norm = torch.tensor(math.nan, device=self.device)
     self.bad = torch.zeros((), dtype=torch.long, device=self.device)
+
+# %% ../nbs/10_trainer.ipynb #8e924cb7
+class _Numbered:
+    "Batches of a `ShuffledSampler`, each with its number in front"
+    def __init__(self, sampler): self.sampler = sampler
+    def __iter__(self):
+        for i, rows in enumerate(self.sampler, self.sampler.start): yield [i, *rows]
+
+class _Seeded(Dataset):
+    "A dataset in a worker: what a batch draws at random follows from seed, process and number of the batch"
+    def __init__(self, data, seed, rank): self.data, self.seed, self.rank = data, seed, rank
+    def __len__(self): return len(self.data)
+    def _reseed(self, number):
+        words = [self.seed, self.rank, number]
+        set_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+        d = self.data
+        while d is not None:
+            if hasattr(d, 'rng'): d.rng = np.random.default_rng(words)
+            d = getattr(d, 'dataset', None)                # what a Subset is of
+    def __getitems__(self, batch):
+        number, *rows = batch
+        self._reseed(number)
+        many = getattr(self.data, '__getitems__', None)
+        return many(rows) if callable(many) else [self.data[i] for i in rows]
 
 # %% ../nbs/10_trainer.ipynb #75058c89
 @patch
 def _batches(self:Trainer):
-    d = self.data if isinstance(self.data, DataLoader) else DataLoader(self.data)
-    self.sampler = ShuffledSampler(len(d.dataset), self.batch_size, self.seed, self.step,
-        self.acc.process_index, self.world)
-    return iter(DataLoader(d.dataset, batch_sampler=self.sampler, num_workers=d.num_workers,
-        collate_fn=d.collate_fn, worker_init_fn=seed_worker, pin_memory=self.device.type == 'cuda',
+    d, rank = self.data if isinstance(self.data, DataLoader) else DataLoader(self.data), self.acc.process_index
+    order = self.sampler = ShuffledSampler(len(d.dataset), self.batch_size, self.seed, self.step, rank, self.world)
+    data, workers = d.dataset, d.num_workers
+    if workers: data, order = _Seeded(data, self.seed, rank), _Numbered(order)
+    return iter(DataLoader(data, batch_sampler=order, num_workers=workers, collate_fn=d.collate_fn,
+        worker_init_fn=d.worker_init_fn or seed_worker, pin_memory=self.device.type == 'cuda', timeout=d.timeout,
+        multiprocessing_context=d.multiprocessing_context, prefetch_factor=d.prefetch_factor,
         generator=torch.Generator().manual_seed(self.seed + self.step)))
 
 # %% ../nbs/10_trainer.ipynb #cfeb85bf
 BAD = 'step,loss,grad_norm,action,items'
 def _note(file, row):
-    rows = file.read_text().splitlines() if file.exists() else [BAD]
+    rows = text_lines(read_text(file).rstrip()) if file.exists() else [BAD]
     row = ','.join(map(str, row))
     if row in rows: return
-    with atomic_path(file) as f: f.write_text('\n'.join([*rows, row]) + '\n')
+    with atomic_path(file) as f: f.write_text('\n'.join([*rows, row]) + '\n', 'utf-8')
 
 # %% ../nbs/10_trainer.ipynb #a10c0014
 @patch
-def _report(self:Trainer, why, step, loss=math.nan, norm=math.nan):
+def _put_down(self:Trainer, step, loss, norm, action):
+    "A row of bad.csv; the items of the step and the file"
     ids, file = list(map(str, self.sampler.whole(step - 1))), self.out/'bad.csv'
-    if self.main: _note(file, [step, loss, norm, self.on_bad, ' '.join(ids)])
+    if self.main: _note(file, [step, loss, norm, action, ' '.join(ids)])
+    return ids, file
+
+@patch
+def _report(self:Trainer, why, step, loss=math.nan, norm=math.nan):
+    ids, file = self._put_down(step, loss, norm, self.on_bad)
     what = f'{why} at step {step} (items {", ".join(ids[:6])}{", ..." if len(ids) > 6 else ""}; see {file})'
     if self.on_bad == 'skip': return self.acc.print(f'skipped: {what}')
     raise FloatingPointError(
@@ -396,26 +544,52 @@ def _check(self:Trainer):
     if self.bad: self._report('loss or gradient is not a number', int(self.bad))
 
 # %% ../nbs/10_trainer.ipynb #a10c001c
+def _at_once(b, pieces): return -(-b//min(pieces, b))
+
 @patch
 def _smaller(self:Trainer, b):
-    can = self.world == 1 and self.pieces == self.accumulate and 2*self.pieces <= b
-    require(can, f'out of memory with {-(-b//self.pieces)} pictures at once. Try '
-        f'accumulate={2*self.pieces}, a smaller batch_size, precision="bf16", checkpointing=True or '
-        'a smaller model', MemoryError)
+    can = self.world == 1 and self.pieces == self.accumulate and self.pieces < b
+    more = f'accumulate={2*self.pieces}, ' if 2*self.pieces <= self.batch_size else ''
+    require(can, f'out of memory with {_at_once(b, self.pieces)} pictures at once. Try {more}'
+        'a smaller batch_size, precision="bf16", checkpointing=True or a smaller model', MemoryError)
     self.pieces *= 2
     self.opt.zero_grad(); torch.cuda.empty_cache()
 
 # %% ../nbs/10_trainer.ipynb #a10c001d
 @patch
-def _backward(self:Trainer, batch):
+def _backward(self:Trainer, batch, most=2**40, weight=1.):
     b = len(batch[0])
     for again in (False, True):
-        try: loss = backward(self.net.train(), self.loss_fn, batch, self.pieces, self.precision,
-            self.scaler.scale)
+        try: loss = backward(self.net.train(), self.loss_fn, batch, min(self.pieces, most), self.precision,
+            self.scaler.scale, weight)
         except torch.cuda.OutOfMemoryError: self._smaller(b); continue
-        if again: self.acc.print(f'out of memory with {-(-2*b//self.pieces)} pictures at once; '
-            f'{-(-b//self.pieces)} fit: going on with accumulate={self.pieces}, same gradient')
+        if again: self.acc.print(f'out of memory with {_at_once(b, self.pieces//2)} pictures at once; '
+            f'{_at_once(b, self.pieces)} fit: going on with accumulate={self.pieces}, same gradient')
         return loss
+
+# %% ../nbs/10_trainer.ipynb #ee03b0ee
+@lru_cache(1)
+def _cpu_group(world):
+    "All processes, over the CPU, whatever the GPUs use; made once"
+    dist = torch.distributed
+    return world if dist.get_backend(world) == 'gloo' else dist.new_group(backend='gloo')
+
+@patch
+def _lengths(self:Trainer, n):
+    "How many pictures each process has in this step"
+    if self.world == 1: return [n]
+    out = [torch.zeros(1, dtype=torch.long) for _ in range(self.world)]
+    torch.distributed.all_gather(out, torch.tensor([n]), group=_cpu_group(torch.distributed.group.WORLD))
+    return [int(o) for o in out]
+
+@patch
+def _borrow(self:Trainer, batch, lengths):
+    "The batch; where it is empty, one picture of another process. All must call this"
+    from accelerate.utils import send_to_device
+    giver, me = next(r for r, n in enumerate(lengths) if n), self.acc.process_index
+    box = [send_to_device([split(o, lengths[giver])[0] for o in batch], 'cpu') if me == giver else None]
+    torch.distributed.broadcast_object_list(box, giver, group=_cpu_group(torch.distributed.group.WORLD))
+    return batch if lengths[me] else send_to_device(box[0], self.device)
 
 # %% ../nbs/10_trainer.ipynb #a10c001e
 @patch
@@ -428,22 +602,42 @@ def _clip(self:Trainer):
 @patch
 def _fetch(self:Trainer):
     from accelerate.utils import send_to_device
-    batch = send_to_device(next(self.batches), self.device)
+    batch = as_batch(next(self.batches), raw=self.encode_fn is not None)
+    batch = send_to_device(batch, self.device)
     if self.encode_fn is None: return batch
-    with torch.no_grad(): return self.encode_fn(*batch)
+    with torch.no_grad(): return as_batch(self.encode_fn(*batch), 'encode_fn')
 
 # %% ../nbs/10_trainer.ipynb #70f31a79
 @patch
-def _advance(self:Trainer):
-    lr = self.lr*lr_at(self.step, self.warmup, self.steps, self.schedule)
-    for g in self.opt.param_groups: g['lr'] = lr
-    loss = self.acc.reduce(self._backward(self._fetch()).float(), 'mean')
+def _loss(self:Trainer, batch, lengths):
+    "The loss over all pictures of the step, after its backward pass"
+    if not all(lengths): batch = self._borrow(batch, lengths)
+    even, mine = len({*lengths}) == 1, lengths[self.acc.process_index]
+    most = max(1, min(lengths)) if self.fsdp else 2**40    # split, all must make the same number of passes
+    loss = self._backward(batch, most, 1. if even else mine*self.world/sum(lengths))
+    return self.acc.reduce(loss.float(), 'mean')
+
+@patch
+def _learn(self:Trainer, batch, lengths):
+    loss = self._loss(batch, lengths)
     self.scaler.unscale_(self.opt)
     self.norm = self._clip()
     if self._judge(loss):
         self.scaler.step(self.opt); self.ema.update(self.model)
         self.window.append(loss)
     self.scaler.update(); self.opt.zero_grad()
+
+@patch
+def _leave_out(self:Trainer):
+    self.empty, self.norm = self.empty + 1, torch.full_like(self.norm, math.nan)
+    self._put_down(self.step + 1, math.nan, math.nan, 'empty')
+
+@patch
+def _advance(self:Trainer):
+    lr = self.lr*lr_at(self.step, self.warmup, self.steps, self.schedule)
+    for g in self.opt.param_groups: g['lr'] = lr
+    batch = self._fetch(); lengths = self._lengths(len(batch[0]))
+    self._learn(batch, lengths) if any(lengths) else self._leave_out()
     self.step += 1
 
 # %% ../nbs/10_trainer.ipynb #58e2c184
@@ -469,7 +663,7 @@ def _tensors(self:Trainer):
 def _write(self:Trainer, path, tensors, rng):
     save_checkpoint(path, tensors, dict(config=self.settings['model'], rng=rng),
         dict(step=self.step, settings=self.settings, scaler=self.scaler.state_dict(),
-            updates=self.ema.step, pieces=self.pieces, norms=self.norms))
+            updates=self.ema.step, pieces=self.pieces, norms=self.norms, empty=self.empty))
     done = [p for p in _checkpoints(self.out) if int(p.name[5:]) <= self.step]
     for p in done[:-self.keep]: shutil.rmtree(p)
     for f in ('log.csv', 'val.csv'): (self.out/f).exists() and plot_log(self.out, f)
@@ -493,9 +687,15 @@ def _like(v, p):
     from torch.distributed.tensor import distribute_tensor
     return distribute_tensor(v.to(p.device), p.device_mesh, p.placements, src_data_rank=None)
 
-def _fill(module, tensors):
-    own = module.state_dict()
-    module.load_state_dict({k: _like(v, own.get(k)) for k, v in tensors.items()})
+def _same_shape(v, p, what):
+    require(v.shape == p.shape and v.is_floating_point() == p.is_floating_point(), f'{what} is {tuple(v.shape)} '
+        f'{str(v.dtype)[6:]} there and {tuple(p.shape)} {str(p.dtype)[6:]} here: this checkpoint is of another network')
+
+def _fill(module, tensors, what):
+    own = module.state_dict(); odd = sorted({*own} ^ {*tensors})
+    require(not odd, f'{what} differs in the tensors {", ".join(odd[:4])}: this checkpoint is of another network')
+    for k, v in tensors.items(): _same_shape(v, own[k], f'{what}.{k}')
+    module.load_state_dict({k: _like(v, own[k]) for k, v in tensors.items()})
 
 # %% ../nbs/10_trainer.ipynb #a10c0025
 @patch
@@ -503,23 +703,47 @@ def _fill_optimizer(self:Trainer, tensors):
     names, opt = self._names(), self.opt.state_dict()
     params = dict(self.model.named_parameters())
     for k, v in tensors.items():
-        name, part = k.rsplit('.', 1)
+        name, part = ([*k.rsplit('.', 1), ''])[:2]
+        require(name in names and part in ('step', 'exp_avg', 'exp_avg_sq'),
+            f'the optimizer has {k!r} there: this checkpoint is of another network')
+        _same_shape(v, params[name] if part != 'step' else torch.tensor(0.), f'optimizer.{k}')
         opt['state'].setdefault(names.index(name), {})[part] = _like(v, params[name])
+    short = [names[i] for i, d in opt['state'].items() if len(d) != 3]
+    require(not short, f'the optimizer lacks moments of {", ".join(short[:4])}: fetch the checkpoint again')
     self.opt.load_state_dict(opt)
 
 # %% ../nbs/10_trainer.ipynb #e00874fc
+@dataclass
+class _Scaler:
+    "The state of torch's GradScaler"
+    scale: Annotated[float, 1e-30, 1e30]
+    growth_factor: Annotated[float, 1, 1e6]
+    backoff_factor: Annotated[float, 1e-6, 1]
+    growth_interval: Annotated[int, 1, 2**40]
+    _growth_tracker: Annotated[int, 0, 2**40]
+
+@patch
+def _parts(self:Trainer, path):
+    "What is in a checkpoint: all of it, and its random state of this process"
+    ck, me = load_checkpoint(path), self.acc.process_index
+    lost = [k for k in ('model', 'ema', 'optimizer', 'rng') if not isinstance(ck.get(k), (dict, list))]
+    require(not lost, f'{path} is no checkpoint of a Trainer: it lacks {", ".join(lost)}')
+    require(len(ck['rng']) > me, f'{path} has the random state of {len(ck["rng"])} processes, and this is process {me}')
+    if self.scaler.is_enabled(): from_json(_Scaler, ck['state'].get('scaler', {}), f'scaler in {path}/state.json')
+    return ck, ck['state'], ck['rng'][me]
+
 @patch
 def load(self:Trainer,
     path # A checkpoint folder
 ):
     "Put back weights, EMA, optimizer, scaler, step, random numbers and the place in the data"
-    ck = load_checkpoint(path); s, mine = ck['state'], ck['rng'][self.acc.process_index]
-    _fill(self.model, ck['model']); _fill(self.ema.model, ck['ema'])
-    self._fill_optimizer(ck['optimizer']); self.scaler.load_state_dict(s['scaler'])
-    self.step, self.ema.step = s['step'], s.get('updates', s['step'])
+    ck, s, mine = self._parts(path)
+    _fill(self.model, ck['model'], 'model'); _fill(self.ema.model, ck['ema'], 'ema')
+    self._fill_optimizer(ck['optimizer']); self.scaler.load_state_dict(s.get('scaler', {}))
+    self.step = s.get('step', 0); self.ema.step, self.empty = s.get('updates', self.step), s.get('empty', 0)
     self.pieces, self.norms = s.get('pieces', self.accumulate), s.get('norms', [])
     self.saved, self.batches = Path(path), self._batches()
-    self.window = list(torch.tensor(mine['window'], device=self.device))
+    self.window = list(torch.tensor(mine['window'], dtype=torch.float32, device=self.device))
     set_rng(mine)
 
 # %% ../nbs/10_trainer.ipynb #a9425e15
@@ -546,6 +770,48 @@ def _named(path):
     return found
 
 # %% ../nbs/10_trainer.ipynb #97fa687d
+_CALLED = dict(text='text encoder', vae='VAE', transform='transform', transforms='transform', size='image size',
+    image_size='image size', picture='image size')
+def _plainly(d):
+    "A difference, in the words of people where it is one of identity"
+    key, said = d.split(' ', 1); parts = key.split('.')
+    if parts[0] != 'identity' or len(parts) < 2: return d
+    name = _CALLED.get(parts[-1]) or dict(loss='objective', encode='encoder').get(parts[1], parts[1])
+    return f'the {name} ({key}) ' + re.sub(r'\b([0-9a-f]{12})[0-9a-f]{52}\b', r'\1...', said)
+
+def _said_by_both(old, new):
+    "The settings, without parts of their identities of which one of them does not speak"
+    a, b = old.get('identity'), new['identity']
+    if a is None: return old, {k: v for k, v in new.items() if k != 'identity'}
+    if not isinstance(a, dict): return old, new
+    trim = lambda d: {**d, 'identity': {k: v for k, v in d['identity'].items() if k in a and k in b}}
+    return trim(old), trim(new)
+
+@patch
+def _jump(self:Trainer, path, step, steps, warmup):
+    "Say so when another number of steps bends the learning rate"
+    then, now = (self.lr*lr_at(step, w, n, self.schedule) for n, w in ((steps, warmup), (self.steps, self.warmup)))
+    if abs(then - now) > .01*self.lr and step < self.steps: warnings.warn(f'{path} was made for steps={steps}, and now '
+        f'steps={self.steps}: the learning rate jumps from {then:.3g} to {now:.3g}. Pass steps={steps} to keep it; begin '
+        'runs that may grow with schedule="constant"; or begin a new run from the weights of this one')
+
+@patch
+def _compare(self:Trainer, path):
+    "ValueError unless the checkpoint is one of this run"
+    state, mine = check_checkpoint(path), self.settings
+    old, step = state.get('settings', {}), state.get('step', 0)
+    recipe = typed(old.get('recipe', {}), dict[str, Any], f'recipe in {path}/state.json')
+    steps, warmup = (typed(recipe.get(k, getattr(self, k)), Annotated[int, 0, 2**40], f'{k} in {path}/state.json')
+        for k in ('steps', 'warmup'))
+    may = ['recipe.steps ', *['recipe.warmup ']*(max(warmup, self.warmup) <= step)]
+    diff = [_plainly(d) for d in differences(*_said_by_both(old, mine)) if not d.startswith(tuple(may))]
+    require(not diff, f'{path} has other settings: {"; ".join(diff)}. Use those, or another out')
+    require(not re.fullmatch(r'step_\d+', path.name) or int(path.name[5:]) == step,
+        f'{path} says that it is of step {step}: somebody has changed its state.json, or its name')
+    if old.get('identity') is None: warnings.warn(f'{path} was made before data, objective and encoders were recorded: '
+        'whether they are the same as now cannot be told. The next checkpoint will know')
+    self._jump(path, step, steps, warmup)
+
 @patch
 def _find(self:Trainer, resume):
     held = (_checkpoints(self.out) or [None])[-1]
@@ -554,16 +820,14 @@ def _find(self:Trainer, resume):
     safe = resume == 'auto' or not held or path and held.samefile(path)
     require(safe, f'{held} is there already, and resume={str(resume)!r} would mix two runs: '
         'resume="auto" continues it; else choose another out or move it away', FileExistsError)
-    old = check_checkpoint(path)['settings'] if path else self.settings
-    diff = [d for d in differences(old, self.settings) if not d.startswith('recipe.steps ')]
-    require(not diff, f'{path} has other settings: {"; ".join(diff)}. Use those, or another out')
+    if path: self._compare(path)
     return path
 
 # %% ../nbs/10_trainer.ipynb #a10c0027
 @patch
 def _tidy(self:Trainer, path):
     for p in self.out.glob('checkpoints/.step_*'): shutil.rmtree(p)      # what a kill left behind
-    with atomic_path(self.out/'config.json') as p: p.write_text(json.dumps(self.settings))
+    write_json(self.out/'config.json', self.settings)
     start = check_checkpoint(path)['step'] if path else 0
     for f in ('log.csv', 'val.csv'): trim_log(self.out, start, f)
 
@@ -630,7 +894,7 @@ class BinnedLoss:
         encode_fn=None,     # As in `Trainer`
         seed: int=0         # Of noise and t
     ):
-        d = data if isinstance(data, DataLoader) else DataLoader(data)
+        _check_data(data); d = data if isinstance(data, DataLoader) else DataLoader(data)
         n = min(in_range(n, 1, 2**40, 'n'), len(d.dataset))
         self.loss_fn, self.bins, self.n = loss_fn, in_range(bins, 1, 1000, 'bins'), n
         self.encode_fn, self.seed = encode_fn, seed
@@ -651,21 +915,28 @@ def times(self: BinnedLoss,
 
 # %% ../nbs/10_trainer.ipynb #a10c0031
 @patch
-def __call__(self: BinnedLoss,
-    model # In eval mode, as an average is
-) -> dict: # 'val_loss', the mean of all bins, then one float per bin
-    "The losses of `model`"
+def _batches(self: BinnedLoss, dev):
+    "Parts of each batch that is not empty, encoded, on the device"
     from accelerate.utils import send_to_device
+    for batch in self.loader:
+        batch = send_to_device(as_batch(batch, raw=self.encode_fn is not None), dev)
+        if self.encode_fn: batch = as_batch(self.encode_fn(*batch), 'encode_fn')
+        if len(batch[0]): yield batch
+
+@patch
+def __call__(self: BinnedLoss,
+    model # Put into eval mode, and back
+) -> dict: # 'val_loss', the mean of all bins, then one float per bin; ValueError when no item can be read
+    "The losses of `model`"
     g, dev = torch.Generator().manual_seed(self.seed), next(model.parameters()).device
     sums, n = torch.zeros(self.bins), 0
-    for batch in self.loader:
-        x, *rest = send_to_device(batch, dev)
-        with torch.no_grad(): x, *rest = self.encode_fn(x, *rest) if self.encode_fn else (x, *rest)
-        n += len(x)                                        # unreadable items may have dropped out
-        for k in range(self.bins):
-            t = self.times(k, len(x), g)
-            with torch.no_grad(): loss = self.loss_fn.per_sample(model, x, *rest, t=t, generator=g)
-            sums[k] += loss.sum().cpu()
+    with torch.no_grad(), evaluating(model):
+        for x, *rest in self._batches(dev):
+            n += len(x)                                    # unreadable items may have dropped out
+            for k in range(self.bins):
+                t = self.times(k, len(x), g)
+                sums[k] += self.loss_fn.per_sample(model, x, *rest, t=t, generator=g).sum().cpu()
+    require(n, f'none of the {self.n} items for validation can be used: is the data still there?')
     means = (sums/n).tolist()
     return dict(val_loss=sum(means)/self.bins, **dict(zip(self.names, means)))
 
@@ -708,6 +979,8 @@ def fit(self:Trainer,
         if self.step and not (self.saved and int(self.saved.name[5:]) == self.step): self.save()
     self.batches = None                                    # lets workers go
     for t in self.acc.trackers: t.finish()
+    if self.empty: self.acc.print(f'{self.empty} of {self.step} steps had no picture that could be used, and were '
+        f'left out: see {self.out/"bad.csv"}')
     if self.step < self.steps: self.acc.print(f'stopped at step {self.step}, saved in {self.saved}')
     return self
 
