@@ -387,7 +387,7 @@ def _encoder(items, vae, text, report):
 # %% ../nbs/21_cli.ipynb #f269cb83
 def _words(items, text):
     "One sentence on what `text` cannot read in the captions; '' when it reads everything"
-    if items.pixels is None: return items.data.manifest.get('words', '')
+    if items.pixels is None: return items.data.manifest.get('captions', '')
     n = min(len(items.data), 20_000)
     said = text.unread(c for i in range(n) for c in items.data.captions(i)).line()
     return f'{said} (first {n} pictures)' if said and n < len(items.data) else said

@@ -13,6 +13,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from typing import Annotated
 from .core import atomic_path, in_range, one_of, require
 
 # %% ../nbs/00b_files.ipynb #e5c1d1b9
