@@ -133,9 +133,9 @@ def check_page(page):
     for i, s in cell_sources(page):
         t0, name = time.time(), f'{page.name} {i}'
         try: lost = unknown(s, space)
-        except Exception as e: lost = [f'{type(e).__name__}: {e}']
-        said = f'no gpu cell of this page defines {", ".join(lost)}' if lost else 'imports and names are there'
-        yield dict(name=name, ok=not lost, said=said, seconds=time.time()-t0)
+        except Exception as e: bad = f'{type(e).__name__}: {e}'
+        else: bad = f'no gpu cell of this page defines {", ".join(lost)}' if lost else ''
+        yield dict(name=name, ok=not bad, said=bad or 'imports and names are there', seconds=time.time()-t0)
 
 
 def rehearse(page):
