@@ -3,7 +3,7 @@
     python .ci/gpu.py [--out DIR] [--wheels DIR] [--tiny] [--parts a,b] [--minutes 9] [--train-shipped MINUTES]
 
 Parts, the most valuable first; each runs in processes of its own, with a limit, and stops in time for the next:
-    cells      every `#| gpu` cell of the pages, page by page
+    cells      every `#| gpu` cell of the pages; on its page it may use other such cells only; it must run on a CPU too
     proofs     the CUDA branches of the package: precisions, workers, resume, out of memory, seeds, pictures, compile
     train      training steps of the zoo beside diffusers' DiT: pictures/s, memory, share of the matmul peak
     sample     XL/2 in 50 guided steps, and the shipped model: one picture, and many
@@ -16,13 +16,16 @@ DIR is $OUT where that is set, else gpu_out. --tiny: the same code in small size
 
 Needed are torch, torchvision, einops, numpy, pillow, matplotlib, safetensors, accelerate, huggingface_hub and tqdm;
 the package is taken from this tree. What else it needs travels as wheels in the folder of --wheels: they are unpacked
-into a temporary folder, and nothing is installed. Fetch them here, for Python 3.12 there (0.1 MB; 11.7 MB with the second line):
-    pip download -q --no-deps --only-binary=:all: --python-version 3.12 -d .whl "fastcore<2"
+into a temporary folder, and nothing is installed. Fetch them here, for Python 3.12 there, into .whl (which git ignores):
+    pip download -q --no-deps --only-binary=:all: --python-version 3.12 -d .whl "fastcore<2"           # 0.1 MB
     pip download -q --no-deps --only-binary=:all: --python-version 3.12 -d .whl diffusers importlib_metadata \\
-        lazy-importer zipp open_clip_torch ftfy wcwidth timm   # only --train-shipped and rows beside diffusers need these
-Keep .whl out of git (`echo /.whl/ >> .git/info/exclude`), and leave out what is there already: a wheel goes first.
-On a borrowed machine that sends $OUT back:  python .ci/gpu.py --wheels .whl
-and, in another call of at most ten minutes:  python .ci/gpu.py --wheels .whl --parts shipped --train-shipped 6
+        lazy-importer zipp open_clip_torch ftfy wcwidth timm                                          # 11.6 MB more
+The second line is for --train-shipped and for rows beside diffusers; those also need regex, requests and pyyaml there.
+Leave out what is there already: a wheel goes before what is installed. On a borrowed machine that carries .whl there
+and $OUT back, in two calls of ten minutes at most:
+    PYTHONUNBUFFERED=1 python3 .ci/gpu.py --wheels .whl
+    PYTHONUNBUFFERED=1 python3 .ci/gpu.py --wheels .whl --parts shipped --train-shipped 6
+Then `unzip` all pipeline_N.zip in one place (elsewhere the folder itself lies in DIR).
 """
 import argparse, ast, builtins, contextlib, io, json, linecache, os, re, signal, subprocess, sys, tempfile, time
 import traceback, types, zipfile
@@ -30,7 +33,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve()
 ROOT = HERE.parent.parent
-PARTS = dict(cells=90, proofs=120, train=120, sample=80, compiled=120) # shares of --minutes: seconds of nine minutes
+PARTS = dict(cells=110, proofs=120, train=100, sample=70, compiled=130) # shares of --minutes; of nine: seconds
 JOB = dict(cells=75, proofs=75, train=70, sample=60, compiled=80)      # seconds that one job of a part may take
 MUST = 'cells', 'proofs', 'shipped'                                    # parts of which nothing may be left out
 EXAM = 120                                                             # seconds after --train-shipped for the exam
@@ -64,14 +67,15 @@ class Results:
 
 def cell_sources(page):
     "[(id, source)] of the page's `#| gpu` cells"
-    found = [(c.get('id', str(k)), ''.join(c['source'])) for k, c in enumerate(json.loads(page.read_text('utf-8'))['cells'])
-             if c['cell_type'] == 'code']
+    cells = enumerate(json.loads(page.read_text('utf-8'))['cells'])
+    found = [(c.get('id', str(k)), ''.join(c['source'])) for k, c in cells if c['cell_type'] == 'code']
     return [(i, s) for i, s in found if re.search(r'(?m)^\s*#\s*\|\s*gpu\s*$', s)]
 
 
 def gpu_pages(folder=ROOT/'nbs'):
-    pages = (p for p in sorted(Path(folder).rglob('*.ipynb')) if not any(s[0] in '._' for s in p.relative_to(folder).parts))
-    return [p for p in pages if cell_sources(p)]
+    "Pages with such cells, hidden folders aside"
+    pages = sorted(Path(folder).rglob('*.ipynb'))
+    return [p for p in pages if not any(s[0] in '._' for s in p.relative_to(folder).parts) and cell_sources(p)]
 
 
 def run_cell(name, source, space):
@@ -79,7 +83,8 @@ def run_cell(name, source, space):
     linecache.cache[name] = len(source), None, source.splitlines(True), name
     said, t0 = io.StringIO(), time.time()
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said): exec(compile(source, name, 'exec'), space)
+        code = compile(source, name, 'exec')
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said): exec(code, space)
         ok = True
     except BaseException:
         ok = False
@@ -114,25 +119,32 @@ def unknown(source, space):
     for node in ast.walk(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             exec(compile(ast.Module([node], []), 'imports', 'exec'), space)
-    names = [n for n in ast.walk(tree) if isinstance(n, ast.Name)]
-    own = {n.id for n in names if not isinstance(n.ctx, ast.Load)} | {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
-    own |= {n.name for n in ast.walk(tree) if hasattr(n, 'name') and isinstance(n.name, str)}
+    nodes = list(ast.walk(tree))
+    names = [n for n in nodes if isinstance(n, ast.Name)]
+    own = {n.id for n in names if not isinstance(n.ctx, ast.Load)} | {n.arg for n in nodes if isinstance(n, ast.arg)}
+    own |= {n.name for n in nodes if isinstance(getattr(n, 'name', None), str)}
     space |= dict.fromkeys(own - space.keys())
     return sorted({n.id for n in names} - space.keys() - {*dir(builtins), 'display'})
 
 
 def check_page(page):
-    "Without a GPU: do the cells parse, are their imports there, do they stand on their own?"
+    "Do the cells parse, are their imports there, do they need nothing but each other?"
     space = {}
     for i, s in cell_sources(page):
         t0, name = time.time(), f'{page.name} {i}'
         try: lost = unknown(s, space)
-        except Exception as e: lost = [f'{type(e).__name__}: {e}']
-        said = f'no `#| gpu` cell of the page defines {", ".join(lost)}' if lost else 'imports and names are there; not run, no GPU'
-        yield dict(name=name, ok=not lost, said=said, seconds=time.time()-t0)
+        except Exception as e: bad = f'{type(e).__name__}: {e}'
+        else: bad = f'no gpu cell of this page defines {", ".join(lost)}' if lost else ''
+        yield dict(name=name, ok=not bad, said=bad or 'imports and names are there', seconds=time.time()-t0)
 
 
-SAMPLE = {'good.ipynb': ['#| gpu\nimport math\nx = [2.]', 'y = 1/0', '#| gpu\nx.append(math.sqrt(x[0]*2))\nprint("made", x[1])'],
+def rehearse(page):
+    "Without a GPU: what stands on its own is run on the CPU, which every such cell must stand"
+    rows = list(check_page(page))
+    yield from run_page(page) if all(r['ok'] for r in rows) else rows
+
+
+SAMPLE = {'good.ipynb': ['#| gpu\nimport math\nx = [2.]', 'y = 1/0', '#| gpu\nx += [math.sqrt(x[0]*2)]\nprint("made", x[1])'],
           'bad.ipynb': ['# | gpu\nraise ValueError("as it should")', '#| gpu\nprint(nowhere)']}
 
 
@@ -152,7 +164,7 @@ def runner():
 # A part, in a process of its own
 
 def cell_jobs(tiny):
-    jobs = {str(p.relative_to(ROOT)): lambda p=p: check_page(p) if tiny else run_page(p) for p in gpu_pages()}
+    jobs = {str(p.relative_to(ROOT)): lambda p=p: (rehearse if tiny else run_page)(p) for p in gpu_pages()}
     return (jobs or {'pages with gpu cells': nothing}) | (dict(runner=runner) if tiny else {})
 
 
@@ -187,7 +199,8 @@ def unpack(wheels, site):
     mine, left = f'cp{sys.version_info[0]}{sys.version_info[1]}', []
     for w in sorted(Path(wheels).glob('*.whl')):
         python, abi, platform = w.stem.split('-')[-3:]
-        if 'py3' in python.split('.') or mine in python.split('.') or abi == 'abi3': zipfile.ZipFile(w).extractall(site)
+        fits = {'py3', mine} & {*python.split('.')} or abi == 'abi3'
+        if fits: zipfile.ZipFile(w).extractall(site)
         else: left.append(w.name)
     return left
 
@@ -207,7 +220,7 @@ def stop(p):
 
 def show(row):
     mark = {True: 'ok', False: 'FAILED', None: '-'}[row['ok']]
-    print(f"{mark:>6}  {row['part']:<9} {row['name']:<34} {row.get('seconds', 0.):6.1f} s  {row['said']}", flush=True)
+    print(f"{mark:>6}  {row['part']:<8}  {row['name']:<34} {row['seconds']:6.1f} s  {row['said']}", flush=True)
 
 
 def watch(p, results, limit, until):
@@ -272,25 +285,26 @@ def table(d):
     lines = [about, '', '| part | what | | s | |', '|---|---|---|---|---|']
     for r in d['rows']:
         mark = {True: 'ok', False: 'FAILED', None: '-'}[r['ok']]
-        lines.append(f"| {r['part']} | {r['name']} | {mark} | {r.get('seconds', 0.):.1f} | {r['said'].replace('|', '/')} |")
+        lines.append(f"| {r['part']} | {r['name']} | {mark} | {r['seconds']:.1f} | {r['said'].replace('|', '/')} |")
     bad, ok = (sum(r['ok'] is v for r in d['rows']) for v in (False, True))
     return '\n'.join([*lines, '', f'{ok} ok, {bad} failed, {len(d["rows"])-ok-bad} without a figure'])
 
 
 def about(tiny):
     import platform, torch
-    d = dict(device='cpu' if tiny else torch.cuda.get_device_name(), torch=torch.__version__, python=platform.python_version())
-    if not tiny: d |= dict(capability='.'.join(map(str, torch.cuda.get_device_capability())), cuda=torch.version.cuda,
-                           memory=f'{torch.cuda.get_device_properties(0).total_memory/2**30:.0f} GiB')
-    return d
+    d = dict(torch=torch.__version__, python=platform.python_version(), date=time.strftime('%Y-%m-%d'))
+    if tiny: return dict(device='cpu') | d
+    p = torch.cuda.get_device_properties(0)
+    return dict(device=p.name, capability=f'{p.major}.{p.minor}', memory=f'{p.total_memory/2**30:.0f} GiB',
+                cuda=torch.version.cuda) | d
 
 
 def chosen(a):
     "{part: second at which it ends}"
     parts = a.parts.replace(' ', '').split(',') if a.parts else [*PARTS, *(['shipped'] if a.train_shipped else [])]
     odd = [p for p in parts if p not in (*PARTS, 'shipped')]
-    if odd or ('shipped' in parts) != bool(a.train_shipped):
-        sys.exit(f'unknown parts {odd}: there are {", ".join(PARTS)}' if odd else 'the part shipped and --train-shipped go together')
+    if odd: sys.exit(f'unknown parts {odd}: there are {", ".join(PARTS)}, shipped')
+    if ('shipped' in parts) != bool(a.train_shipped): sys.exit('the part shipped and --train-shipped go together')
     share, until, now = sum(PARTS.get(p, 0) for p in parts), {}, 0.
     for p in parts:
         now += (60*a.minutes - 10)*PARTS[p]/share if p in PARTS else limit_of(p, a)

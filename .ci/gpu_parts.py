@@ -82,10 +82,11 @@ def falls(precision):
         t = trainer(d, n, precision=precision, lr=3e-3, clip=1.).fit('never')
         l = losses(d)
     first, last = sum(l[:10])/10, sum(l[-10:])/10
-    check(all(map(math.isfinite, l)) and last < .8*first, f'{precision}: the loss went from {first:.3f} to {last:.3f}')
+    said = f'{precision}: loss {first:.3f} -> {last:.3f} in {n} steps'
+    check(all(map(math.isfinite, l)) and last < .8*first, said)
     check(t.scaler.is_enabled() == (precision == 'fp16'), f'{precision}: is the scaler on? {t.scaler.is_enabled()}')
     scale = f', scale {t.scaler.get_scale():g} in the end' if precision == 'fp16' else ''
-    return f'{precision}: loss {first:.3f} -> {last:.3f} in {n} steps{scale}'
+    return said + scale
 
 
 def fp16(): return falls('fp16') if CUDA else falls('bf16') + ' (in place of fp16, which needs a GPU)'
@@ -113,7 +114,7 @@ def workers():
         with folder() as d: trainer(d, 4, loss, data=DataLoader(Digits(), num_workers=n, collate_fn=tag)).fit('never')
     same = all(torch.equal(a, b) for p, q in zip(*kept.values(), strict=True) for a, b in zip(p, q))
     check(same, 'two workers gave other batches than none')
-    check(len(Tagged.seen) == 8 and all(p == CUDA for p in Tagged.seen), f'pinned: {Tagged.seen}, expected {CUDA} of each')
+    check(Tagged.seen == [CUDA]*8, f'pinned: {Tagged.seen}, expected {CUDA} of each')
     return f'2 workers give the batches of none; {"all" if CUDA else "none"} came through pinned memory'
 
 
@@ -247,7 +248,8 @@ def drawn(device, groups, dtype=torch.float32):
     "The shipped model's pictures of PROMPTS (4,3,64,64) in [0,1], drawn in groups of so many"
     from dit_clipped.pipeline import DiTClippedPipeline
     pipe, k = DiTClippedPipeline.from_pretrained(device=device, dtype=dtype), groups
-    return torch.cat([pipe(PROMPTS[i:i+k], seed=list(range(i, i+k)), output_type='pt').images.cpu() for i in range(0, 4, k)])
+    return torch.cat([pipe(PROMPTS[i:i+k], seed=list(range(i, i+k)), output_type='pt').images.cpu()
+                      for i in range(0, 4, k)])
 
 
 def pictures():
@@ -262,7 +264,8 @@ def pictures():
     said = f'fp32 within {off:.2g}/255 of the cpu, {single:.2g}/255 in smaller batches'
     if not CUDA: return said
     half = (drawn(DEV, 4, torch.bfloat16) - here).abs()*255
-    return said + (f'; with TF32 convolutions, as torch has it, {(usual - here).abs().max()*255:.2g}/255; '
+    usual = (usual - here).abs().max()*255
+    return said + (f'; with TF32 in convolutions, as torch has it, within {usual:.2g}/255; '
                    f'bf16 {half.mean():.2g}/255 in the mean, {half.max():.2g}/255 at most')
 
 
@@ -282,7 +285,8 @@ def captions():
     from dit_clipped.trainer import Trainer
     n, b = (256, 32) if CUDA else (16, 8)
     pipe, few, end = DiTClippedPipeline.from_pretrained(), Pictograms(n), []
-    vae, text, kw = pipe.vae, pipe.text_encoder, dict(precision='bf16', steps=3, batch_size=b, log_every=1, progress=False)
+    vae, text = pipe.vae, pipe.text_encoder
+    kw = dict(precision='bf16', steps=3, batch_size=b, log_every=1, progress=False)
     with folder() as d:
         cache = LatentCache(build_cache(few, vae, text, d/'cache', progress=False), vae, text)
         for k, data, f in (0, few, LatentBatch(vae, text)), (1, cache.loader(), LatentBatch(vae)):
@@ -290,7 +294,7 @@ def captions():
             end.append(losses(d/str(k))[-1])
         off = encoder_error(few, vae, text, cache)
     check(all(e == e and e < 100 for e in end), f'the losses ended at {end}')
-    return f'losses {end[0]:.3f} from pictures, {end[1]:.3f} from the cache; latents and words within {off:.2g} of the cpu'
+    return f'losses {end[0]:.3f} from pictures, {end[1]:.3f} from a cache; latents, words within {off:.2g} of the cpu'
 
 
 def pipe_loss(pipe):
@@ -302,14 +306,16 @@ def encoder_error(data, vae, text, cache):
     "Largest difference between what the cache holds and the same encoders on the CPU"
     rows = list(range(8))
     m, pooled, tokens, _ = cache.__getitems__(rows)
-    here, y = vae.to('cpu').moments(torch.stack([data[i][0] for i in rows])), text.to('cpu')([data[i][1] for i in rows])
+    here = vae.to('cpu').moments(torch.stack([data[i][0] for i in rows]))
+    y = text.to('cpu')([data[i][1] for i in rows])
     off = max((m - here).abs().max().item(), (pooled - y.pooled).abs().max().item(),
               (tokens - y.tokens[:, :tokens.shape[1]]).abs().max().item())
     check(off < .1, f'the encoders are off by {off:.2g}')      # kept in fp16; convolutions may be TF32
     return off
 
 
-PROOFS = {f.__name__: f for f in (seeds, pictures, bf16, fp16, resume, memory, nan, workers, captions, checkpointing, compiled)}
+PROOFS = {f.__name__: f for f in (seeds, pictures, bf16, fp16, resume, memory, nan, workers, captions, checkpointing,
+                                  compiled)}
 
 
 def proof(name):
@@ -351,9 +357,10 @@ def latents(c, b):
     "x, t and labels or captions, for a config"
     from dit_clipped.conditioning import TextCond
     y = torch.arange(b, device=DEV) % max(1, c.num_classes)
-    if c.context_dim: y = TextCond(torch.randn(b, c.pooled_dim, device=DEV), torch.randn(b, 77, c.context_dim, device=DEV),
-                                   torch.ones(b, 77, dtype=torch.bool, device=DEV))
-    return torch.randn(b, c.in_channels, c.input_size, c.input_size, device=DEV), torch.arange(b, device=DEV) % 1000, y
+    rand = functools.partial(torch.randn, device=DEV)
+    real = torch.ones(b, 77, dtype=torch.bool, device=DEV)
+    if c.context_dim: y = TextCond(rand(b, c.pooled_dim), rand(b, 77, c.context_dim), real)
+    return rand(b, c.in_channels, c.input_size, c.input_size), torch.arange(b, device=DEV) % 1000, y
 
 
 def seconds(model, config, b, opt):
@@ -388,7 +395,8 @@ def cost(config):
 def measured(name, twin, fast, b):
     "One row; out of memory is an answer"
     from dit_clipped.dit import model_config
-    free(); t0, config = time.time(), model_config(name, **SMALL)
+    matmul_peak(); free()
+    t0, config = time.time(), model_config(name, **SMALL)
     try:
         m = build(config, twin).train()
         if fast: faster(getattr(m, 'blocks', None) or m.transformer_blocks)
@@ -403,7 +411,7 @@ def training(name, twin=False, fast=False, batches=BATCHES):
     "Rows of one model, batch after batch"
     if not twin: yield from (measured(name, False, fast, b) for b in batches); return
     try: import diffusers
-    except ImportError as e: yield dict(name=f"diffusers' {name}", ok=None, said=f'no diffusers here: {e}'[:200], seconds=0.)
+    except ImportError as e: yield dict(name=f"diffusers' {name}", ok=None, said=f'{e}'[:200], seconds=0.)
     else: yield from (dict(measured(name, True, fast, b), diffusers=diffusers.__version__) for b in batches)
 
 
@@ -437,7 +445,7 @@ def sampling(fast=False):
     how = dict(class_labels=1, num_inference_steps=steps, guidance_scale=4., scheduler='ddim', output_type='latent')
     for n in (1, 32 if CUDA else 2):
         if fast: faster(model.blocks)
-        yield drawing(pipe, n, 3, f'{TINY}XL/2, {steps} guided steps, bf16{", compiled" if fast else ""}', **how)
+        yield drawing(pipe, n, 3, f'{TINY}XL/2, {steps} guided steps, bf16', **how)
 
 
 def shipped_sampling(dtype):
@@ -476,11 +484,14 @@ def preset(minutes, out):
 def exam(home, out):
     from dit_clipped import cli
     reader, t0 = ROOT/'nbs/assets/reader.safetensors', time.time()
-    if not reader.is_file(): return (yield dict(name='exam', ok=None, said=f'no {reader}', seconds=0.))
+    if not reader.is_file():
+        yield dict(name='exam', ok=None, said=f'no {reader.relative_to(ROOT)}', seconds=0.)
+        return
     one, two = (1000, 500) if CUDA else (8, 4)
     r = cli.evaluate_scenes(str(home), one, two, out=str(out/'exam.png'), reader=str(reader))
     said = ', '.join(f'{k} {r[k]["all"]:.1%}' for k in ('trained', 'held-out', 'two') if k in r)
-    yield dict(name='exam', ok=True, said=f'all right: {said}; plain borders {r["plain"]:.1%}', report=r, seconds=time.time()-t0)
+    yield dict(name='exam', ok=True, said=f'all right: {said}; plain borders {r["plain"]:.1%}', report=r,
+               seconds=time.time()-t0)
 
 
 def jobs_of(part, a):
