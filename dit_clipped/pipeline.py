@@ -72,6 +72,9 @@ def _config(denoiser):
         'weights.from_diffusers makes one of a DiTTransformer2DModel', TypeError)
     return c
 
+def _check_objective(o): require(isinstance(o, Objective), 'the second part is a '
+    f'{type(o).__name__}: expected an Objective', TypeError)
+
 # %% ../nbs/16_pipeline.ipynb #112408f9
 def _plain(x):
     "Numbers of numpy and torch as Python's own, in lists too"
@@ -115,8 +118,8 @@ class DiTClippedPipeline(_Strict):
     "A denoiser and all that it needs to draw what is asked"
     denoiser: Any; objective: Objective; vae: Any; text_encoder: Any; config: dict
     scheduler: Any; guidance_scale: float; interrupt: bool
-    _scheduler: Any; _guidance_scale: float; _interrupt: bool; _num_timesteps: int; _progress_bar_config: dict
-    _optional_components = ['vae', 'text_encoder']
+    _scheduler: Any; _guidance_scale: float; _interrupt: bool
+    _num_timesteps: int; _progress_bar_config: dict
     def __init__(self,
         denoiser,             # A `DiT`
         objective: Objective, # What it was trained to answer
@@ -125,14 +128,20 @@ class DiTClippedPipeline(_Strict):
         config: dict=None     # 'steps', 'guidance', 'sampler', 'trained'; your notes
     ):
         c = _config(denoiser)
-        require(isinstance(objective, Objective), 'the second part is a '
-            f'{type(objective).__name__}: expected an Objective', TypeError)
-        _check_vae(c, vae); _check_text(c, text_encoder)
+        _check_objective(objective); _check_vae(c, vae); _check_text(c, text_encoder)
         self.denoiser,self.objective = denoiser.eval(),objective
         self.vae,self.text_encoder = vae,text_encoder
         self.config = _defaults(objective.path, {} if config is None else config)
         self._scheduler,self._interrupt,self._num_timesteps = None,False,0
-        self._guidance_scale,self._progress_bar_config = self.config['guidance'],dict(disable=True)
+        self._guidance_scale = self.config['guidance']; self.set_progress_bar_config()
+
+# %% ../nbs/16_pipeline.ipynb #7d564b10
+@patch
+def set_progress_bar_config(self:DiTClippedPipeline,
+    **kwargs # For tqdm: disable=False, desc, leave, ...
+):
+    "How bars look, and whether they are drawn"
+    self._progress_bar_config = dict(disable=True) | kwargs
 
 # %% ../nbs/16_pipeline.ipynb #6d4eeb0a
 @patch(as_prop=True)
@@ -182,8 +191,7 @@ class Request:
     scheduler: object=None           # A name of `SAMPLERS`, or a scheduler of diffusers
     guidance_interval: tuple=(0.,1.) # Where to guide, from noise (0) to picture (1)
     guidance_channels: int=None      # Guide only so many channels
-    sigmas: list=None                # Noise levels, for a scheduler of diffusers that takes them
-    timesteps: list=None             # Likewise its timesteps
+    sigmas: list=None; timesteps: list=None # Own ones, for a scheduler of diffusers
     progress: bool=None              # Show a bar; None: as `set_progress_bar_config` says
 
 # %% ../nbs/16_pipeline.ipynb #ba5093e7
@@ -347,6 +355,7 @@ def _noise(self:DiTClippedPipeline, r, streams):
 # %% ../nbs/16_pipeline.ipynb #68e295c0
 CALLBACK = ['latents', 'prompt_embeds', 'negative_prompt_embeds', 'guidance_scale']
 DiTClippedPipeline._callback_tensor_inputs = CALLBACK[:3]      # those that are tensors
+DiTClippedPipeline._optional_components = ['vae', 'text_encoder']
 
 class _Stop(Exception): "Carries the latents when a callback has set `_interrupt`"
 
@@ -363,7 +372,8 @@ class _Steps:
 def ask(self:_Steps, x, t):
     "The guided prediction for `x` at `t`"
     p,r,s = self.pipe,self.r,self.state
-    scale = 1. if isinstance(s['guidance_scale'], (int, float)) and 0 <= s['guidance_scale'] <= 1 else s['guidance_scale']
+    scale = s['guidance_scale']
+    if isinstance(scale, (int, float)) and 0 <= scale <= 1: scale = 1.
     def model(x, t, y, drop=None): return p.denoiser(x.to(p.dtype), t, y, drop).float()
     f = guided(model, p.objective, s['prompt_embeds'], scale, s['negative_prompt_embeds'],
         r.guidance_channels, r.guidance_interval, r.guidance_rescale)
@@ -399,7 +409,8 @@ def _end(self:_Steps, x):
     if p._interrupt: raise _Stop(x)
 
 # %% ../nbs/16_pipeline.ipynb #c6fd7d95
-def _other_name(name, doc): return property(lambda o: getattr(o, name), lambda o, v: setattr(o, name, v), doc=doc)
+def _other_name(name, doc):
+    return property(lambda o: getattr(o, name), lambda o, v: setattr(o, name, v), doc=doc)
 
 DiTClippedPipeline.guidance_scale = _other_name('_guidance_scale', 'What the call guides with')
 DiTClippedPipeline.interrupt = _other_name('_interrupt', 'Set in a callback: stop after this step')
@@ -419,13 +430,6 @@ def _predict(self:_Steps, x, t):
     return self.ask(x, t)
 
 # %% ../nbs/16_pipeline.ipynb #530cfe91
-@patch
-def set_progress_bar_config(self:DiTClippedPipeline,
-    **kwargs # For tqdm: disable=False, desc, leave, ...
-):
-    "How bars look, and whether they are drawn"
-    self._progress_bar_config = dict(disable=True) | kwargs
-
 @patch
 def progress_bar(self:DiTClippedPipeline,
     iterable=None, # What to go through
@@ -549,9 +553,10 @@ class Sampler(str):
 @patch(as_prop=True)
 def config(self:Sampler) -> dict: # Settings for any scheduler's `from_config`
     "The noise schedule and the kind of prediction"
-    o = self.objective; c = dict(num_train_timesteps=1000, prediction_type=_PREDICTION[o.kind])
-    if isinstance(o.path, FlowPath): return c | dict(shift=o.path.shift, flow_shift=o.path.shift, use_flow_sigmas=True)
-    return c | dict(num_train_timesteps=o.path.T, trained_betas=o.path.betas.tolist(), clip_sample=False)
+    p,c = self.objective.path,dict(prediction_type=_PREDICTION[self.objective.kind])
+    if isinstance(p, FlowPath): return c | dict(num_train_timesteps=1000, shift=p.shift,
+        flow_shift=p.shift, use_flow_sigmas=True)
+    return c | dict(num_train_timesteps=p.T, trained_betas=p.betas.tolist(), clip_sample=False)
 
 # %% ../nbs/16_pipeline.ipynb #c3d9ba5d
 def _get_scheduler(self):
@@ -776,13 +781,14 @@ def _index(self:DiTClippedPipeline):
              for k,v in _CLASSES.items()}
     return dict(_class_name=['pipeline', 'DiTClippedPipeline'], **self.config) | parts
 
-# %% ../nbs/16_pipeline.ipynb #8760a9e0
-_FOR_DIFFUSERS = '''"DiffusionPipeline.from_pretrained(folder, trust_remote_code=True) opens this folder by dit_clipped"
+# %% ../nbs/16_pipeline.ipynb #488821b5
+_FOR_DIFFUSERS = '''"For DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)"
 from diffusers import ModelMixin
 from dit_clipped.pipeline import for_diffusers
 Whole,DiTClippedPipeline = for_diffusers(__name__, ModelMixin)
 '''
 
+# %% ../nbs/16_pipeline.ipynb #8760a9e0
 def for_diffusers(
     name: str, # Of the module that diffusers made of a folder's pipeline.py
     base: type # diffusers' `ModelMixin`
@@ -801,7 +807,8 @@ def for_diffusers(
         @classmethod
         def _get_signature_types(cls): return dict(whole=(object,))
         @classmethod
-        def extract_init_dict(cls, config, **kwargs): return dict(whole=(name, 'Whole')),kwargs,{}
+        def extract_init_dict(cls, config, **kwargs):
+            return dict(whole=(name, 'Whole')),kwargs,{}
     return Whole,Door
 
 # %% ../nbs/16_pipeline.ipynb #464e2f46
@@ -870,7 +877,8 @@ def _part(folder, name):
     return _LOAD[name](folder/name)
 
 # %% ../nbs/16_pipeline.ipynb #57ed2943
-_KNOWN = dict(denoiser=['DiT'], scheduler=['Objective'], vae=['VAE', 'AutoencoderKL'], text_encoder=['CLIPText'])
+_KNOWN = dict(denoiser=['DiT'], scheduler=['Objective'], vae=['VAE', 'AutoencoderKL'],
+    text_encoder=['CLIPText'])
 
 def _class_name(index):
     name = index.get('_class_name')
@@ -936,10 +944,11 @@ def _their_dit(folder):
     from diffusers import DiTTransformer2DModel
     from dit_clipped.weights import from_diffusers
     c = _json(folder/'config.json')
-    for k,v in _THEIR_DIT.items(): require(c.get(k, v) == v, f'{folder}/config.json has {k} {c[k]!r}, '
-        f'expected {v!r}: it is not built like the published DiT')
-    require([*folder.glob('*.safetensors')], f'{folder} has no .safetensors; pickles (.bin) are never opened: '
-        'convert with diffusers, save_pretrained(safe_serialization=True)', FileNotFoundError)
+    for k,v in _THEIR_DIT.items(): require(c.get(k, v) == v, f'{folder}/config.json has {k} '
+        f'{c.get(k)!r}, expected {v!r}: it is not built like the published DiT')
+    require([*folder.glob('*.safetensors')], f'{folder} has no .safetensors; pickles (.bin) are '
+        'never opened: convert with diffusers, save_pretrained(safe_serialization=True)',
+        FileNotFoundError)
     return from_diffusers(DiTTransformer2DModel.from_pretrained(folder, use_safetensors=True))
 
 # %% ../nbs/16_pipeline.ipynb #e40e8942
@@ -948,8 +957,8 @@ _THEIR_STEPS = dict(DDIMScheduler=('ddim', 'ddim50'), DDPMScheduler=('ddpm', 250
 def _open_dit(folder, index, given):
     "A folder of diffusers' DiTPipeline"
     from dit_clipped.latents import VAE
-    for k in ('transformer', 'vae', 'scheduler'): require((folder/k).is_dir(), f'no folder {k}/ in {folder}: '
-        'it is a part of every DiTPipeline; fetch it again', FileNotFoundError)
+    for k in ('transformer', 'vae', 'scheduler'): require((folder/k).is_dir(), f'no folder {k}/ '
+        f'in {folder}: it is a part of every DiTPipeline; fetch it again', FileNotFoundError)
     file = folder/'scheduler'/'scheduler_config.json'
     objective = given.get('scheduler') or _their_objective(file)
     sampler,steps = _THEIR_STEPS.get(_json(file).get('_class_name'), ('dpm++', 20))
@@ -958,9 +967,10 @@ def _open_dit(folder, index, given):
     names = typed(index.get('id2label'), dict[str, str]|None, f'id2label in {folder/INDEX}')
     if names: config['id2label'] = names
     model = given.get('denoiser') or _their_dit(folder/'transformer')
-    return model,objective,given.get('vae') or VAE.from_pretrained(folder/'vae'),given.get('text_encoder'),config
+    vae = given.get('vae') or VAE.from_pretrained(folder/'vae')
+    return model,objective,vae,given.get('text_encoder'),config
 
-# %% ../nbs/16_pipeline.ipynb #600e6a4c
+# %% ../nbs/16_pipeline.ipynb #7307651e
 @dataclass
 class _Answers:
     "What a run was started with, as far as drawing needs it"
@@ -971,6 +981,7 @@ class _Answers:
     vae: str|None = None                  # folders, in runs that have no encoders.json
     text_encoder: str|None = None
 
+# %% ../nbs/16_pipeline.ipynb #600e6a4c
 def _newest(path):
     from dit_clipped.trainer import latest_checkpoint
     if not (path/'checkpoints').is_dir(): return path
@@ -987,7 +998,7 @@ def _answers(path):
         'model was trained for: is it a run of dit_clipped_train?')
     return from_json(_Answers, e, f'extra in {file}', keep=True),e
 
-# %% ../nbs/16_pipeline.ipynb #4e82979f
+# %% ../nbs/16_pipeline.ipynb #cd1702de
 ENCODERS = 'encoders.json'
 
 @dataclass
@@ -1003,6 +1014,7 @@ def _as_written(name, run):
     path,run = path.resolve(),Path(run).resolve()
     return str(path.relative_to(run) if path.is_relative_to(run) else path)
 
+# %% ../nbs/16_pipeline.ipynb #4e82979f
 def save_encoders(
     run, # The run folder
     vae_name, # 'shipped', a folder, or a Hub name; None: no VAE
@@ -1028,6 +1040,7 @@ def _find_encoders(path):
     d = {k: typed(v, dict[str, Any], f'{k} in {run/ENCODERS}') for k,v in d.items()}
     return run,{k: from_json(_Encoder, v, f'{k} in {run/ENCODERS}') for k,v in d.items()}
 
+# %% ../nbs/16_pipeline.ipynb #6d0aa321
 def _by_record(k, name, run, offline):
     "The encoder that a run calls `name`"
     if name == 'shipped': return _LOAD[k](_folder(None)/k)
@@ -1107,7 +1120,8 @@ def _opener(folder):
 
 # %% ../nbs/16_pipeline.ipynb #4245078e
 _NOT_HERE = dict(variant='a folder holds one set of weights, and dtype= converts it',
-    device_map='pass device=', custom_pipeline='nothing in a folder is run', use_safetensors='nothing else is opened')
+    device_map='pass device=', custom_pipeline='nothing in a folder is run',
+    use_safetensors='nothing else is opened')
 
 @patch(cls_method=True)
 def from_pretrained(cls:DiTClippedPipeline,
@@ -1169,7 +1183,7 @@ def _strength(s):
 @patch
 @delegates(Request)
 def img2img(self:DiTClippedPipeline,
-    image,       # As for `read_pixels`, tensors in [0,1]; a batch or list: one for each prompt, or for each picture
+    image,       # As for `read_pixels`, tensors in [0,1]; or a list: one per prompt, or per picture
     prompt=None, # As for the call
     strength: float=.6, # Share of the way walked again, in whole steps: near 0 keeps all, 1 nothing
     **kwargs
@@ -1195,7 +1209,7 @@ def _keep(self:DiTClippedPipeline, x0, noise, mask):
 @delegates(Request)
 def inpaint(self:DiTClippedPipeline,
     image,       # As for `img2img`
-    mask,        # As for `read_mask`: white, or True, where to draw; a list: one for each prompt, or for each picture
+    mask,        # As for `read_mask`: white, or True, where to draw; or a list, as for `image`
     prompt=None, # As for the call
     strength: float=1., # As for `img2img`
     **kwargs
