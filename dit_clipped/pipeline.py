@@ -9,6 +9,7 @@ __all__ = ['CALLBACK', 'Whole', 'LogitNormal', 'INDEX', 'ENCODERS', 'DiTClippedP
 # %% ../nbs/16_pipeline.ipynb #00d877e5
 import inspect, math, re, warnings
 import numpy as np, torch
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, fields
 from fastcore.basics import patch
@@ -119,7 +120,7 @@ class DiTClippedPipeline(_Strict):
     denoiser: Any; objective: Objective; vae: Any; text_encoder: Any; config: dict
     scheduler: Any; guidance_scale: float; interrupt: bool
     _scheduler: Any; _guidance_scale: float; _interrupt: bool
-    _num_timesteps: int; _progress_bar_config: dict
+    _num_timesteps: int; _walking: bool; _progress_bar_config: dict
     def __init__(self,
         denoiser,             # A `DiT`
         objective: Objective, # What it was trained to answer
@@ -132,7 +133,7 @@ class DiTClippedPipeline(_Strict):
         self.denoiser,self.objective = denoiser.eval(),objective
         self.vae,self.text_encoder = vae,text_encoder
         self.config = _defaults(objective.path, {} if config is None else config)
-        self._scheduler,self._interrupt,self._num_timesteps = None,False,0
+        self._scheduler,self._interrupt,self._walking,self._num_timesteps = None,False,False,0
         self._guidance_scale = self.config['guidance']; self.set_progress_bar_config()
 
 # %% ../nbs/16_pipeline.ipynb #7d564b10
@@ -607,21 +608,34 @@ def _by_name(steps, name, n, x, noise, x0, strength):
     steps.start(m)
     return SAMPLERS[name](steps._predict, x, o, n, noise=noise, **kw)
 
+# %% ../nbs/16_pipeline.ipynb #7f236494
+@patch
+@contextmanager
+def _fresh(self:DiTClippedPipeline, scale):
+    "What callbacks may set; after a walk inside of a callback it is what it was"
+    names = '_interrupt', '_guidance_scale', '_num_timesteps', '_walking'
+    outer = {k: getattr(self, k) for k in names}
+    self._interrupt,self._guidance_scale,self._walking = False,scale,True
+    try: yield
+    finally:
+        self._walking = False
+        for k,v in outer.items() if outer['_walking'] else (): setattr(self, k, v)
+
 # %% ../nbs/16_pipeline.ipynb #86dd6706
 @patch
 @torch.no_grad()
 def _walk(self:DiTClippedPipeline, r, y, neg, x, noise, x0=None, strength=1., edit=None):
     "From noise, or from a noised `x0`, to what the decoder reads"
     name,n = self._sampler(r); by = _by_name if isinstance(name, str) else _by_diffusers
-    self._interrupt,self._guidance_scale = False,self._scale(r)
-    state = dict(latents=x, prompt_embeds=y, negative_prompt_embeds=neg,
-        guidance_scale=self._guidance_scale)
+    state = dict(latents=x, prompt_embeds=y, negative_prompt_embeds=neg, guidance_scale=self._scale(r))
     steps = _Steps(self, r, state, edit, 2 if name == 'heun' else 1)
-    try:
-        x = by(steps, name, n, x, noise, x0, strength)
-        steps._end(x)
-    except _Stop as e: x = e.args[0]
-    finally: steps.bar is None or steps.bar.close()
+    with self._fresh(state['guidance_scale']):
+        try:
+            x = by(steps, name, n, x, noise, x0, strength)
+            steps._end(x)
+        except _Stop as e: x = e.args[0]
+        finally:
+            if steps.bar is not None: steps.bar.close()
     return x  # (n,c,h,w)
 
 # %% ../nbs/16_pipeline.ipynb #3b48e9dd
@@ -1121,7 +1135,7 @@ def _opener(folder):
 # %% ../nbs/16_pipeline.ipynb #4245078e
 _NOT_HERE = dict(variant='a folder holds one set of weights, and dtype= converts it',
     device_map='pass device=', custom_pipeline='nothing in a folder is run',
-    use_safetensors='nothing else is opened')
+    use_safetensors='only safetensors are opened')
 
 @patch(cls_method=True)
 def from_pretrained(cls:DiTClippedPipeline,
@@ -1134,6 +1148,7 @@ def from_pretrained(cls:DiTClippedPipeline,
     **parts               # denoiser=, scheduler= (an Objective), vae=, text_encoder= to use
 ) -> DiTClippedPipeline: # Raises FileNotFoundError, ValueError, OSError with the fix
     "Open a pipeline"
+    if parts.get('use_safetensors') is True: del parts['use_safetensors']
     for k in parts:
         require(k not in _NOT_HERE, f'{k} has no meaning here, leave it out: {_NOT_HERE.get(k)}')
         one_of(k, list(_LOAD), 'part')
@@ -1159,7 +1174,7 @@ def _each(many, n, k, what):
 def _pixels(self:DiTClippedPipeline, image, r, n, k=1):
     "All pictures as one batch; the request takes their size"
     c = 3 if self.vae is not None else _config(self.denoiser).in_channels
-    many = [read_pixels(o, c) for o in _each(_many(image), n, k, 'images')]
+    many = _each([read_pixels(o, c) for o in _many(image)], n, k, 'images')
     require(len({o.shape for o in many}) == 1, 'images of different sizes: resize them')
     h,w = many[0].shape[1:]
     require(r.height in (None, h) and r.width in (None, w), f'the image is {h}x{w}, which '
