@@ -320,11 +320,14 @@ def _inside(path):
     return ', '.join(names[:9]) + f' and {len(names) - 9} more'*(len(names) > 9) or 'nothing'
 
 # %% ../nbs/18_datasets.ipynb #15dd4317
+def _coco_jsons(path):
+    "Split name -> captions file"
+    near = {f: re.fullmatch(r'captions_(.+)\.json', f.name, re.I) for f in sorted(path.glob('annotations/*'))}
+    return {m[1]: f for f, m in near.items() if m}
+
 def _coco_splits(path):
     "Split name -> file that lists its pictures"
-    near = {f: re.fullmatch(r'captions_(.+)\.json', f.name, re.I) for f in sorted(path.glob('annotations/*'))}
-    found = {m[1]: f for f, m in near.items() if m}
-    sample = path/'annotations/train_sample.json'
+    found, sample = _coco_jsons(path), path/'annotations/train_sample.json'
     if sample.is_file() and (path/'train_sample').is_dir(): found['train_sample'] = sample
     return {k: f for k, f in found.items() if any((path/d).is_dir() for d in (k, 'images'))}
 
@@ -361,7 +364,7 @@ def _coco_pairs(path, split, file):
     if split != 'train_sample':
         names, texts = _coco_texts(file)
         return [(k, texts[i]) for k, i in names.items()]
-    files = sorted(file.parent.glob('captions_*.json'))
+    files = _coco_jsons(path).values()
     require(files, f'{path} has boxes, but no captions: put the official captions_train2017.json '
         'into its annotations/')
     texts = {_number(k): t[i] for names, t in map(_coco_texts, files) for k, i in names.items()}
@@ -394,7 +397,8 @@ def _json_rows(file):
 def _csv_rows(file):
     text, names = read_text(file), None; head = re.match('[^\r\n]*', text.lstrip())[0]
     sep = next((s for s in ',;\t' if s in head), ',')
-    rows = csv.reader(io.StringIO(text, newline=''), delimiter=sep, strict=True)
+    how = dict(delimiter=sep, strict=True, skipinitialspace=True)
+    rows = csv.reader(io.StringIO(text, newline=''), **how)
     try:
         for cells in rows:
             if not any(cells): continue
