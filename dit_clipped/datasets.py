@@ -484,12 +484,14 @@ def _folder_entries(path, column):
     path = _folder(path); disk = _Disk(path); found = _told(disk, column)
     require(found or column is None, f'caption_column={column!r} is a column of metadata.jsonl or '
         f'metadata.csv, and no row of one is in {_shown(path)}: leave it out to read NAME.txt')
+    sources = [at + base for at, base in _tables(disk).items()]
     for f, texts in _twins(disk).items():
         if f in found: continue
+        sources += texts
         found[f] = [c for t in texts for c in _texts(text_lines(read_text(os.path.join(path, t))))]
     if not any(found.values()): raise ValueError(f'{_shown(path)}: {len(found)} pictures, no caption. '
         f'In the folder: {_inside(path)}. {_FOLDER_LAYOUT}')
-    return [(k, os.path.join(path, k), t) for k, t in found.items()]
+    return [(k, os.path.join(path, k), t) for k, t in found.items()], sources
 
 # %% ../nbs/18_datasets.ipynb #b533e56b
 class Folder(Captioned):
@@ -498,7 +500,12 @@ class Folder(Captioned):
         path,     # The folder; subfolders are read too, hidden ones are not
         caption_column: str=None, # Of the tables: text, caption or captions when None
         **kwargs  # For `Captioned`: size, seed, max_pixels
-    ): super().__init__(_folder_entries(path, caption_column), **kwargs)
+    ):
+        entries, self.sources = _folder_entries(path, caption_column)
+        super().__init__(entries, **kwargs)
+    def __repr__(self):
+        some, n = ', '.join(self.sources[:3]), len(self.sources)
+        return f'Folder: {len(self.rows)} pictures, captions from {some}' + f' and {n - 3} more'*(n > 3)
 
 # %% ../nbs/18_datasets.ipynb #0bacf02c
 def _write_tar(path, files):
