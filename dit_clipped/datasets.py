@@ -320,11 +320,14 @@ def _inside(path):
     return ', '.join(names[:9]) + f' and {len(names) - 9} more'*(len(names) > 9) or 'nothing'
 
 # %% ../nbs/18_datasets.ipynb #15dd4317
+def _coco_jsons(path):
+    "Split name -> captions file"
+    near = {f: re.fullmatch(r'captions_(.+)\.json', f.name, re.I) for f in sorted(path.glob('annotations/*'))}
+    return {m[1]: f for f, m in near.items() if m}
+
 def _coco_splits(path):
     "Split name -> file that lists its pictures"
-    near = {f: re.fullmatch(r'captions_(.+)\.json', f.name, re.I) for f in sorted(path.glob('annotations/*'))}
-    found = {m[1]: f for f, m in near.items() if m}
-    sample = path/'annotations/train_sample.json'
+    found, sample = _coco_jsons(path), path/'annotations/train_sample.json'
     if sample.is_file() and (path/'train_sample').is_dir(): found['train_sample'] = sample
     return {k: f for k, f in found.items() if any((path/d).is_dir() for d in (k, 'images'))}
 
@@ -361,7 +364,7 @@ def _coco_pairs(path, split, file):
     if split != 'train_sample':
         names, texts = _coco_texts(file)
         return [(k, texts[i]) for k, i in names.items()]
-    files = sorted(file.parent.glob('captions_*.json'))
+    files = _coco_jsons(path).values()
     require(files, f'{path} has boxes, but no captions: put the official captions_train2017.json '
         'into its annotations/')
     texts = {_number(k): t[i] for names, t in map(_coco_texts, files) for k, i in names.items()}
@@ -394,7 +397,8 @@ def _json_rows(file):
 def _csv_rows(file):
     text, names = read_text(file), None; head = re.match('[^\r\n]*', text.lstrip())[0]
     sep = next((s for s in ',;\t' if s in head), ',')
-    rows = csv.reader(io.StringIO(text, newline=''), delimiter=sep, strict=True)
+    how = dict(delimiter=sep, strict=True, skipinitialspace=True)
+    rows = csv.reader(io.StringIO(text, newline=''), **how)
     try:
         for cells in rows:
             if not any(cells): continue
@@ -480,12 +484,14 @@ def _folder_entries(path, column):
     path = _folder(path); disk = _Disk(path); found = _told(disk, column)
     require(found or column is None, f'caption_column={column!r} is a column of metadata.jsonl or '
         f'metadata.csv, and no row of one is in {_shown(path)}: leave it out to read NAME.txt')
+    sources = [at + base for at, base in _tables(disk).items()]
     for f, texts in _twins(disk).items():
         if f in found: continue
+        sources += texts
         found[f] = [c for t in texts for c in _texts(text_lines(read_text(os.path.join(path, t))))]
     if not any(found.values()): raise ValueError(f'{_shown(path)}: {len(found)} pictures, no caption. '
         f'In the folder: {_inside(path)}. {_FOLDER_LAYOUT}')
-    return [(k, os.path.join(path, k), t) for k, t in found.items()]
+    return [(k, os.path.join(path, k), t) for k, t in found.items()], sources
 
 # %% ../nbs/18_datasets.ipynb #b533e56b
 class Folder(Captioned):
@@ -494,7 +500,12 @@ class Folder(Captioned):
         path,     # The folder; subfolders are read too, hidden ones are not
         caption_column: str=None, # Of the tables: text, caption or captions when None
         **kwargs  # For `Captioned`: size, seed, max_pixels
-    ): super().__init__(_folder_entries(path, caption_column), **kwargs)
+    ):
+        entries, self.sources = _folder_entries(path, caption_column)
+        super().__init__(entries, **kwargs)
+    def __repr__(self):
+        some, n = ', '.join(self.sources[:3]), len(self.sources)
+        return f'Folder: {len(self.rows)} pictures, captions from {some}' + f' and {n - 3} more'*(n > 3)
 
 # %% ../nbs/18_datasets.ipynb #0bacf02c
 def _write_tar(path, files):
