@@ -26,7 +26,7 @@ from .core import (atomic_path, default_device, default_dtype, evaluating, in_ra
 from .dit import DiTConfig
 from .files import from_json, read_json, read_mask, read_pixels, typed, write_json
 from .guidance import guided
-from .losses import KINDS, Objective
+from .losses import Objective
 from .sampling import image_noise
 from dit_clipped.schedule import (SCHEDULES, FlowPath, Schedule, cosine_betas, make_schedule,
     zero_terminal_snr)
