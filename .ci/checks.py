@@ -110,9 +110,15 @@ def check_targets():
     return bad
 
 
+def patched(line):
+    "Is this pyflakes' word about a method that @patch adds to another class of the same module?"
+    m = re.match(r"(\S+?):(\d+):\d+:? redefinition of unused", line)
+    return bool(m) and Path(ROOT/m[1]).read_text(encoding='utf-8').splitlines()[int(m[2])-1].startswith('@patch')
+
+
 def check_flakes():
     rc, out = sh(f'{sys.executable} -m pyflakes dit_clipped .ci')
-    return out.splitlines() if rc else []
+    return [l for l in out.splitlines() if not patched(l)] if rc else []
 
 
 def check_outputs():
