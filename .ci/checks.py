@@ -110,9 +110,17 @@ def check_targets():
     return bad
 
 
+def patched(line):
+    "Is this pyflakes' word about a method that @patch adds to another class of the same module?"
+    m = re.match(r"(\S+?):(\d+):\d+:? redefinition of unused", line)
+    if not m: return False
+    n, lines = int(m[2]), (ROOT/m[1]).read_text(encoding='utf-8').splitlines()
+    return any(l.startswith('@patch') for l in lines[n-2:n])
+
+
 def check_flakes():
     rc, out = sh(f'{sys.executable} -m pyflakes dit_clipped .ci')
-    return out.splitlines() if rc else []
+    return [l for l in out.splitlines() if not patched(l)] if rc else []
 
 
 def check_outputs():
