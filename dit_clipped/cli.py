@@ -4,21 +4,24 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'QUESTION', 'SAMPLING', 'NOTES', 'STAGES', 'REFINE', 'MINUTES', 'VAE_STEP', 'PROMPTS', 'CENTRE', 'CAPTIONS',
-           'SOURCES', 'EPOCHS', 'SD_VAE', 'CLIP_B32', 'HABITS', 'OVERRULED', 'train_main', 'encode_main', 'sample_main',
-           'evaluate_main', 'SWEEP', 'GUIDES', 'bench_main', 'ROWS', 'load_data', 'question', 'open_run', 'draw_labels',
-           'as_command', 'make_trainer', 'plan', 'train_pictograms', 'dry_run', 'train_captions', 'train', 'encode',
-           'sample', 'evaluate', 'evaluate_scenes', 'sweep_scenes', 'training_step', 'diffusers_twin', 'bench',
-           'startup_report', 'trained_run', 'trainer_report', 'kill_report']
+           'SOURCES', 'EPOCHS', 'SD_VAE', 'CLIP_B32', 'OFTEN', 'OVERRULED', 'READS', 'train_main', 'encode_main',
+           'sample_main', 'evaluate_main', 'SWEEP', 'GUIDES', 'bench_main', 'ROWS', 'load_data', 'question', 'open_run',
+           'draw_labels', 'as_command', 'make_trainer', 'plan', 'train_pictograms', 'Items', 'Begin', 'dry_run',
+           'train_captions', 'train', 'encode', 'ending', 'sample', 'evaluate', 'evaluate_scenes', 'sweep_scenes',
+           'training_step', 'diffusers_twin', 'bench', 'startup_report', 'trained_run', 'trainer_report', 'kill_report']
 
 # %% ../nbs/21_cli.ipynb #eec56315
 import json, os, re, sys, time, warnings
 from functools import wraps
 from inspect import signature
 from pathlib import Path
+from typing import NamedTuple
 import torch
+from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastcore.script import anno_parser
-from .core import default_device, default_dtype, grid_image, in_range, one_of, require, set_seed
+from .core import atomic_path, default_device, default_dtype, evaluating, grid_image, in_range, one_of, require, set_seed
+from .files import ENDINGS, read_json, save_image, typed, write_json
 
 # %% ../nbs/21_cli.ipynb #2c002202
 PRESETS = dict(digits=dict(model='DiT-T/4', objective='v', schedule='cosine', steps=300,
@@ -73,7 +76,7 @@ def draw_labels(
     seed: int=0,  # Picture k is drawn from seed + k
     sampler: str='ddim', # A name of chapter 12's SAMPLERS
     steps: int=30,  # Denoising steps
-    guidance: float=3., # 1 is unguided
+    guidance: float=3., # 1, or less, is unguided
     progress: bool=False # Show a bar
 ): # Pictures (b,c,h,w) in [-1,1]
     "Draw one picture per label"
@@ -82,9 +85,10 @@ def draw_labels(
     c, dev = model.config, next(model.parameters()).device
     y = torch.as_tensor(labels, device=dev).long()                 # (b,)
     for v in (y.min().item(), y.max().item()): in_range(v, 0, c.num_classes-1, 'label')
-    predict, seeds = guided(model, objective, y, scale=guidance), [seed + k for k in range(len(y))]
+    scale = max(guidance, 1.) if guidance >= 0 else guidance       # as the pipeline has it; negative: refused
+    predict, seeds = guided(model, objective, y, scale=scale), [seed + k for k in range(len(y))]
     shape = (c.in_channels, *_size(c.input_size))                  # (c,h,w)
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model):
         x = sample(predict, objective, shape, seeds, sampler, steps, dev, progress=progress)
     return x.clamp(-1, 1)                                          # (b,c,h,w)
 
@@ -122,7 +126,7 @@ def as_command(
 def _answers(data, given):
     return dict(PRESETS[one_of(data, list(PRESETS), 'data')], data=data) | _said(given)
 
-def _said(given): return {k: v for k, v in (given or {}).items() if v is not None}
+def _said(given): return {k: v for k, v in (given or {}).items() if v is not None and v is not False}
 
 def _model_for(data, item, name):
     from dit_clipped.dit import create_model
@@ -157,16 +161,20 @@ REFINE = dict(text=900, vae=5000, items=81_920, steps=9000, image=300)  # the sa
 MINUTES, VAE_STEP = 82., .27 # measured on one core: all stages; seconds of one VAE step
 
 # %% ../nbs/21_cli.ipynb #75ebcfb7
-def _pace():
-    "How fast is this machine? Seconds of a VAE step over `VAE_STEP`"
+def _pace(device=None):
+    "How fast is this device? Seconds of a VAE step, its pictures drawn, over `VAE_STEP`"
+    from dit_clipped.data import Pictograms
     from dit_clipped.latents import TinyVAE
-    from dit_clipped.training import autocast
-    net, x, secs = TinyVAE(), torch.zeros(8, 3, 64, 64), []
-    for _ in range(3):
+    from dit_clipped.training import adamw, autocast
+    dev, some, secs = torch.device(device or default_device()), Pictograms(8), []
+    net = TinyVAE().to(dev); opt = adamw(net)
+    for _ in range(3 if dev.type == 'cpu' else 20):
         t0 = time.perf_counter()
-        with autocast(torch.device('cpu'), _precision('cpu')): net(x).backward()
+        x = torch.stack([some[i][0] for i in range(8)]).to(dev)    # (8,3,64,64)
+        with autocast(dev, _precision(dev)): loss = net(x)
+        loss.backward(); opt.step(); opt.zero_grad(); loss.item()  # waits for a GPU
         secs.append(time.perf_counter() - t0)
-    return sorted(secs)[1]/VAE_STEP
+    return sorted(secs)[len(secs)//2]/VAE_STEP
 
 def _precision(device):
     "bf16 where this device multiplies it fast; on some CPUs it is fifty times slower than fp32"
@@ -178,22 +186,30 @@ def plan(
     minutes: float=None, # Budget; None: as much as `STAGES` says
     steps: int=None,     # Of the transformer, instead
     refine: bool=False   # Go on from trained weights: `REFINE` instead of `STAGES`
-) -> dict: # Steps, or items, per stage
+) -> dict: # Steps, or items, per stage; ValueError when the run has another plan already
     "How long each stage may be"
-    from dit_clipped.core import atomic_path
     file = Path(out)/'plan.json'
-    if file.is_file(): return json.loads(file.read_text())
+    if file.is_file(): return _kept_plan(file, minutes, steps)
     share = 1. if minutes is None else in_range(minutes, .05, 10**5, 'minutes')/(MINUTES*_pace())
     todo = REFINE if refine else STAGES
     p = {k: max(20, round(v*share)) for k, v in todo.items()} | (dict(steps=steps) if steps else {})
-    with atomic_path(file) as f: f.write_text(json.dumps(p))
+    write_json(file, p if minutes is None else dict(p, minutes=minutes))
+    return p
+
+def _kept_plan(file, minutes, steps):
+    p = {k: typed(v, float if k == 'minutes' else int, f'{k} in {file}') for k, v in read_json(file).items()}
+    lost = [k for k in STAGES if k not in p]
+    require(not lost, f'{file} lacks {", ".join(lost)}: restore it, or begin in another folder')
+    was = p.pop('minutes', minutes)
+    for k, new, old in (('minutes', minutes, was), ('steps', steps, p['steps'])): require(new in (None, old),
+        f'{file} says {k} {old}, and now comes {new}: a run follows the plan it began with. Leave --{k} out, or pass another --out')
     return p
 
 # %% ../nbs/21_cli.ipynb #59da51c8
 PROMPTS = ['a red heart on a blue background', 'a yellow star on a purple background',
     'a white cat on a black background', 'a green umbrella on a yellow background'] * 2
 
-def _text_and_vae(out, p, seed, quiet, init, brief):
+def _text_and_vae(out, p, seed, quiet, init, brief, precision):
     from dit_clipped.latents import VAE, train_vae
     from dit_clipped.text import CLIPText, train_clip
     print('[1/5] text tower', flush=True)
@@ -203,8 +219,9 @@ def _text_and_vae(out, p, seed, quiet, init, brief):
     done = out/'vae/vae/config.json'
     if not done.is_file(): train_vae(out/'vae', p['vae'], seed=seed, save_every=250,
         lr=1e-3 if init else 2e-3, init=init and init/'vae', measured=min(1024, max(64, p['vae'])),
-        precision=_precision(default_device()), progress=not quiet)
-    return VAE.from_pretrained(out/'vae/vae'), CLIPText.from_pretrained(out/'clip/text_encoder')
+        precision=precision, progress=not quiet)
+    dev = default_device()
+    return VAE.from_pretrained(out/'vae/vae').to(dev), CLIPText.from_pretrained(out/'clip/text_encoder').to(dev)
 
 # %% ../nbs/21_cli.ipynb #71008c66
 CENTRE = 3 # how often a scene with one object in the middle comes in a pass
@@ -213,7 +230,7 @@ def _asked_most(scene):
     return CENTRE if len(scene.objects) == 1 and scene.objects[0].place == 'centre' else 1
 
 # %% ../nbs/21_cli.ipynb #49024dc2
-def _text_trainer(out, a, vae, text, cache, seed, quiet, init, rows=None):
+def _text_trainer(out, a, vae, text, cache, seed, quiet, init, rows=None, **switches):
     from dit_clipped.dit import create_model
     from dit_clipped.latents import LatentBatch
     from dit_clipped.losses import DiffusionLoss
@@ -226,8 +243,8 @@ def _text_trainer(out, a, vae, text, cache, seed, quiet, init, rows=None):
     obj = question(a)
     def grid(m): return _pipeline(m, obj, vae, text, a)(PROMPTS, seed=0, output_type='pt').images*2 - 1
     return Trainer(net, cache.loader(rows), DiffusionLoss(obj), out/'dit', seed=seed, sample_fn=grid,
-        warmup=min(100, a['steps']//10), precision=_precision(default_device()), save_every=250, progress=not quiet,
-        encode_fn=LatentBatch(vae), **{k: a[k] for k in ('steps', 'batch_size', 'lr', 'ema_decay')},
+        warmup=min(100, a['steps']//10), progress=not quiet, encode_fn=LatentBatch(vae),
+        **dict(dict(save_every=250), **switches), **{k: a[k] for k in ('steps', 'batch_size', 'lr', 'ema_decay')},
         extra={k: a[k] for k in NOTES if k in a})
 
 # %% ../nbs/21_cli.ipynb #4b4d436d
@@ -249,8 +266,10 @@ def _shipped(part=''):
 
 def _start(init):
     "The pipeline folder that `init` names, or None"
-    folder = None if init is None else _shipped() if init == 'shipped' else Path(init)
-    require(folder is None or (folder/'model_index.json').is_file(), f'{folder} is no pipeline '
+    if init is None: return None
+    folder = _shipped() if init == 'shipped' else Path(init)
+    if (folder/'pipeline/model_index.json').is_file(): folder = folder/'pipeline'
+    require((folder/'model_index.json').is_file(), f'{folder} is no pipeline '
         "folder: pass --init shipped, or the pipeline/ of a run", FileNotFoundError)
     return folder
 
@@ -272,6 +291,14 @@ def _image_tower(out, p, seed, quiet, init, brief, home):
         brief=brief and max(brief, .25), progress=not quiet)
     shutil.copytree(out/'clip/clip_image', home/'clip_image', dirs_exist_ok=True)
 
+# %% ../nbs/21_cli.ipynb #96c9171a
+def _main(): return os.environ.get('RANK', '0') == '0'             # of the processes of torchrun
+
+def _keep_encoders(run, vae_name, text_name, vae, text):
+    "Write down in a run folder which encoders its model belongs to"
+    from dit_clipped.pipeline import save_encoders
+    if _main(): save_encoders(run, vae_name, text_name, vae, text)
+
 # %% ../nbs/21_cli.ipynb #5c294375
 def train_pictograms(
     out,                 # Run folder: gets clip/, vae/, cache/, dit/ and, in the end, pipeline/
@@ -280,17 +307,19 @@ def train_pictograms(
     seed: int=0,         # Of everything
     quiet: bool=False,   # No progress bars
     init=None,           # Pipeline folder whose weights to go on from, or 'shipped'
-    brief: float=0.      # Share of captions that say less, such as 'a cat'
+    brief: float=0.,     # Share of captions that say less, such as 'a cat'
+    **switches           # Of the transformer's `Trainer`; precision is the VAE's, too
 ) -> Path: # The pipeline folder
     "Captions and pictures to a pipeline, in five stages"
     given = _said(given)
     out, init, a = Path(out), _start(init), _answers('pictograms', given)
     p = plan(out, minutes, given.get('steps'), bool(init)); a['steps'] = p['steps']
     if init and 'lr' not in given: a['lr'] /= 2
-    vae, text = _text_and_vae(out, p, seed, quiet, init, brief)
+    switches = dict(dict(precision=_precision(default_device())), **switches)
+    vae, text = _text_and_vae(out, p, seed, quiet, init, brief, switches['precision'])
     cache, rows = _cache(out, p['items'], vae, text, seed, quiet, brief)
-    print('[4/5] transformer', flush=True)
-    t = _text_trainer(out, a, vae, text, cache, seed, quiet, init, rows).fit('auto')
+    print('[4/5] transformer', flush=True); _keep_encoders(out/'dit', '../vae/vae', '../clip/text_encoder', vae, text)
+    t = _text_trainer(out, a, vae, text, cache, seed, quiet, init, rows, **switches).fit('auto')
     home = _save(t.ema.model, t.loss_fn.objective, vae, text, a, out/'pipeline')
     _image_tower(out, p, seed, quiet, init, brief, home)
     print(f'done: dit_clipped_sample "a red heart on a blue background" --ckpt {home}')
@@ -304,12 +333,18 @@ EPOCHS = 5 # that are shuffled together: as many as COCO has captions for a pict
 SD_VAE, CLIP_B32 = 'stabilityai/sd-vae-ft-ema', 'ViT-B-32-quickgelu:laion400m_e32'
 
 # %% ../nbs/21_cli.ipynb #daaf9aff
+def _check_clip(clip):
+    "ValueError for a name that can be no text tower, before anything slow is done"
+    known = clip in (None, 'shipped') or Path(clip).is_dir() or ':' in clip
+    require(known, f'no folder {clip}: pass a folder of CLIPText, or NAME:PRETRAINED of open_clip, '
+        'such as ViT-B-32-quickgelu:laion400m_e32', FileNotFoundError)
+
 def _tower(clip, offline):
     "The text tower that `clip` names: nothing, a folder, or NAME:PRETRAINED of open_clip"
     from dit_clipped.text import CLIPText
-    if clip is None or Path(clip).is_dir(): return CLIPText.from_pretrained(clip or _shipped('text_encoder'))
-    require(':' in clip, f'no folder {clip}: pass a folder of CLIPText, or NAME:PRETRAINED of open_clip, '
-        'such as ViT-B-32-quickgelu:laion400m_e32', FileNotFoundError)
+    _check_clip(clip)
+    if clip in (None, 'shipped'): clip = _shipped('text_encoder')
+    if Path(clip).is_dir(): return CLIPText.from_pretrained(clip)
     return CLIPText.from_open_clip(*clip.split(':', 1), local_files_only=offline)
 
 # %% ../nbs/21_cli.ipynb #3de8d9d8
@@ -321,47 +356,102 @@ def _own_device():
 def _encoders(vae, clip, offline):
     "The parts that stay as they are: pictures to latents, words to vectors"
     from dit_clipped.latents import VAE
+    t = _tower(clip, offline)
     v = VAE.from_pretrained(_shipped('vae') if vae == 'shipped' else vae, local_files_only=offline)
-    t = _tower(None if clip == 'shipped' else clip, offline)
     dev = _own_device()
     return v.to(dev), t.to(dev)
 
-# %% ../nbs/21_cli.ipynb #53c35d59
-def _pictures(data, size, seed, workers, report, vae, text, max_bad):
-    "(dataset, fn(items) -> loader, encode_fn, eight captions of the first pictures or None)"
-    from dit_clipped.datasets import Report, open_dataset
-    from dit_clipped.latents import LatentBatch, LatentCache
+# %% ../nbs/21_cli.ipynb #05d38fa2
+class Items(NamedTuple):
+    "What a run reads"
+    data: object # A dataset with a length
+    loader: object # fn(rows, epochs) -> DataLoader
+    pixels: int=None # Per side; None: what is in the cache
+
+def _items(data, size, seed, workers):
+    "Open what `data` names; nothing is encoded yet"
+    from dit_clipped.datasets import open_dataset
+    from dit_clipped.latents import LatentCache
     kind, _, where = data.partition(':')
     if kind == 'cache':
-        c = LatentCache(where, vae, text)
-        return c, lambda rows, epochs=1: c.loader(list(rows)), LatentBatch(vae), None
+        c = LatentCache(where)
+        return Items(c, lambda rows, epochs=1: c.loader(list(rows)))
     ds = open_dataset(data, size, seed)
     require(hasattr(ds, '__len__'), f'{data} is a stream and cannot be shuffled or resumed: keep it first, '
         'see write_shards in chapter 18')
-    encode = Report(len(ds), report, max_bad).wrap(LatentBatch(vae, text))
-    said = [c[0] for c in map(ds.captions, range(min(100, len(ds)))) if c][:8]
-    return ds, lambda rows, epochs=1: ds.only(rows).epochs(epochs).loader(workers), encode, said
+    return Items(ds, lambda rows, epochs=1: ds.only(rows).epochs(epochs).loader(workers), size)
+
+# %% ../nbs/21_cli.ipynb #53c35d59
+def _encoder(items, vae, text, report):
+    "The `encode_fn` of `items`; ValueError for a cache of other encoders"
+    from dit_clipped.latents import LatentBatch, LatentCache
+    from dit_clipped.text import CaptionNotes
+    if items.pixels is None: LatentCache(items.data.folder, vae, text)
+    return LatentBatch(vae) if items.pixels is None else report.wrap(LatentBatch(vae, text, CaptionNotes()))
+
+# %% ../nbs/21_cli.ipynb #f269cb83
+def _words(items, text):
+    "One sentence on what `text` cannot read in the captions; '' when it reads everything"
+    if items.pixels is None: return items.data.manifest.get('captions', '')
+    n = min(len(items.data), 20_000)
+    said = text.unread(c for i in range(n) for c in items.data.captions(i)).line()
+    return f'{said} (first {n} pictures)' if said and n < len(items.data) else said
+
+def _report_lines(out, lines):
+    "Write RUN/report.txt, the first process alone; what is in it is also warned about"
+    if not _main(): return
+    Path(out).mkdir(parents=True, exist_ok=True)
+    (Path(out)/'report.txt').write_text('\n'.join(filter(None, lines)) + '\n', 'utf-8')
+
+# %% ../nbs/21_cli.ipynb #acb0e4c2
+class Begin(NamedTuple):
+    "What `--init` brings"
+    model: object=None    # A `DiT` in float32; None: random weights, or a published file
+    manner: dict={}       # How it draws: sampler, sampling_steps, guidance, shift
+    vae: str=SD_VAE       # Where its VAE is
+    clip: str=CLIP_B32    # Where its text tower is
 
 # %% ../nbs/21_cli.ipynb #2db5bb3e
-def _denoiser(a, vae, text, size, init):
+def _home(init):
+    "The pipeline or run folder that `init` names; None for a published file and for nothing"
+    if init is None or Path(init).is_file(): return None
+    run = (Path(init)/'checkpoints').is_dir() and not (Path(init)/'pipeline/model_index.json').is_file()
+    return Path(init) if run else _start(init)
+
+def _begin(init):
+    "A pipeline folder, a run folder, 'shipped', a published file, or None"
+    home = _home(init)
+    if home is None: return Begin()
+    from dit_clipped.pipeline import DiTClippedPipeline
+    pipe = DiTClippedPipeline.from_pretrained(home, device='cpu')
+    c, shift = pipe.config, getattr(pipe.objective.path, 'shift', None)
+    manner = dict(sampler=c['sampler'], sampling_steps=c['steps'], guidance=c['guidance'], shift=shift)
+    return Begin(pipe.denoiser.float().train(), manner, *_encoder_names(home, init))
+
+def _encoder_names(home, init):
+    if init == 'shipped': return 'shipped', 'shipped'
+    if (home/'model_index.json').is_file(): return str(home.absolute()/'vae'), str(home.absolute()/'text_encoder')
+    names = [read_json(home/'encoders.json')[k]['name'] for k in ('vae', 'text_encoder')]
+    return [str((home/n).absolute()) if (home/n).is_dir() else n for n in names]
+
+# %% ../nbs/21_cli.ipynb #cc9b0336
+def _denoiser(name, vae, text, grid, init, begin):
     "(a model for these encoders, what it begins with in words)"
-    from dit_clipped.dit import create_model
-    from dit_clipped.weights import labels_to_captions, load_model, read_state
-    require(size % vae.f == 0, f'image_size is {size}: this VAE needs a multiple of {vae.f}')
-    net = create_model(a['model'], input_size=size//vae.f, in_channels=vae.channels, learn_sigma=False,
-        pooled_dim=text.pooled_dim, context_dim=text.context_dim)
+    from dit_clipped.dit import DiT, create_model
+    from dit_clipped.weights import labels_to_captions, read_state
+    fits = dict(input_size=grid, in_channels=vae.channels, pooled_dim=text.pooled_dim, context_dim=text.context_dim)
+    if begin.model is None or name: net = create_model(name or CAPTIONS['model'], learn_sigma=False, **fits)
+    else: net = DiT(begin.model.config)
     if init is None: return net, 'random weights'
-    if Path(init).is_file(): return net, labels_to_captions(net, read_state(init), init)
-    old = load_model(_start(init)/'denoiser')
-    require(old.config == net.config, f'{init} holds {_named(old)}, not {_named(net)}: pass its sizes '
-        '(model, image_size, vae, clip)')
-    net.load_state_dict(old.float().state_dict())
+    if begin.model is None: return net, labels_to_captions(net, read_state(init), init)
+    same = begin.model.config == net.config and all(getattr(net.config, k) == v for k, v in fits.items())
+    require(same, f'{init} holds {_named(begin.model.config)}; asked for: {_named(net.config)}, with encoders and pictures '
+        f'for {fits}: leave out model, image_size, vae and clip to take its own')
+    net.load_state_dict(begin.model.state_dict())
     return net, f'all {len(net.state_dict())} tensors of {init}'
 
-def _named(model):
-    c = model.config
-    return f'depth {c.depth}, width {c.hidden_size}, patch {c.patch_size}, input {c.input_size}, text ' \
-        f'{c.pooled_dim} and {c.context_dim}'
+def _named(c): return f'depth {c.depth}, width {c.hidden_size}, patch {c.patch_size}, input {c.input_size}, text ' \
+    f'{c.pooled_dim} and {c.context_dim}'
 
 # %% ../nbs/21_cli.ipynb #556418e1
 class _Enough(Exception): "Three steps were taken"
@@ -401,47 +491,42 @@ def _print_costs(d):
     print(f"a checkpoint: {d['checkpoint_gb']:.2f} GB; a step: {d['seconds']:.2f} s; the run: {d['hours']:.1f} h")
 
 # %% ../nbs/21_cli.ipynb #77ca4272
-def _captions_trainer(a, out, vae, text, loader, n, encode, said, net, seed, quiet, val, **kwargs):
+def _captions_trainer(a, out, items, encode, net, pipe, seed, val, **kwargs):
     from dit_clipped.losses import DiffusionLoss
     from dit_clipped.trainer import BinnedLoss, Trainer
-    obj = question(a); loss = DiffusionLoss(obj); rows = n - in_range(val, 0, n - 1, 'val')
-    def grid(m): return _pipeline(m, obj, vae, text, a)(said or PROMPTS, seed=0, output_type='pt').images*2 - 1
-    check = BinnedLoss(loss, loader(range(rows, rows + val)), n=val, encode_fn=encode) if val else None
-    return Trainer(net, loader(range(rows), EPOCHS), loss, out, seed=seed, sample_fn=grid, encode_fn=encode, val_fn=check,
-        warmup=min(1000, a['steps']//10), progress=not quiet, **kwargs,
-        **{k: a[k] for k in ('steps', 'batch_size', 'lr', 'ema_decay')},
+    n = len(items.data); rows = n - in_range(val, 0, n - 1, 'val')
+    prompts = [c[0] for c in map(items.data.captions, range(min(100, n))) if c][:8] if items.pixels else PROMPTS
+    loss = DiffusionLoss(question(a))
+    def grid(m): return pipe(m)(prompts or PROMPTS, seed=0, output_type='pt').images*2 - 1
+    check = BinnedLoss(loss, items.loader(range(rows, n)), n=val, encode_fn=encode) if val else None
+    return Trainer(net, items.loader(range(rows), EPOCHS), loss, out, seed=seed, sample_fn=grid, encode_fn=encode, val_fn=check,
+        warmup=min(1000, a['steps']//10), **kwargs, **{k: a[k] for k in ('steps', 'batch_size', 'lr', 'ema_decay')},
         extra={k: a[k] for k in NOTES if k in a})
 
 # %% ../nbs/21_cli.ipynb #2e2af4a3
 def _switches(
-    save_every: int=200,   # Steps between checkpoints
-    sample_every: int=200, # Steps between grids in samples/
-    log_every: int=10,     # Steps between rows of log.csv
-    precision: str='no',   # no (fp32), bf16 or fp16
-    accumulate: int=1,     # Pieces of each batch: less memory, same gradient
+    save_every: int=None,   # Steps between checkpoints; 200, pictograms 250
+    sample_every: int=None, # Steps between grids in samples/; 200, pictograms 500
+    log_every: int=None,    # Steps between rows of log.csv; 10
+    precision: str=None,    # no (fp32), bf16 or fp16; pictograms: what this device multiplies fast, else no
+    accumulate: int=None,   # Micro-batches of each batch: less memory, same gradient; 1
     checkpointing: bool=False, # Compute blocks twice instead of keeping what is inside
-    compile: bool=False,   # torch.compile, block by block
-    fsdp: bool=False,      # Split weights and moments over the processes
-    on_bad: str='stop',    # After a step that is no number, or a spike: stop, or skip it
-    spike: float=None,     # Gradients this many times longer than usual are bad, too
-    log_with: str=None,    # tensorboard or wandb, beside log.csv
-    val_every: int=500     # Steps between rows of val.csv
+    compile: bool=False,    # torch.compile, block by block
+    fsdp: bool=False,       # Split weights and moments over the processes
+    on_bad: str=None,       # After a step that is no number, or a spike: stop, or skip it; stop
+    spike: float=None,      # Gradients this many times longer than usual are bad, too
+    log_with: str=None,     # tensorboard or wandb, beside log.csv
+    val_every: int=None     # Steps between rows of val.csv; 500
 ): "Switches of the trainer"
 
-# %% ../nbs/21_cli.ipynb #73d40427
-def _manner(init):
-    "How the pipeline that is begun with draws"
-    if init is None or Path(init).is_file(): return {}
-    from dit_clipped.pipeline import load_objective
-    d = json.loads((_start(init)/'model_index.json').read_text('utf-8'))
-    path = load_objective(_start(init)/'scheduler').path
-    how = dict(sampler=d['sampler'], sampling_steps=d['steps'], guidance=d['guidance'])
-    return how | dict(shift=getattr(path, 'shift', None))
+OFTEN = dict(save_every=200, sample_every=200) # the commands' own, where `Trainer` has other defaults
 
-def _report(out):
-    "Where this process names unreadable pictures"
+# %% ../nbs/21_cli.ipynb #73d40427
+def _report(out, n, max_bad):
+    "Counts and names this process's unreadable pictures"
+    from dit_clipped.datasets import Report
     rank = os.environ.get('RANK', '0')
-    return Path(out)/('unreadable.csv' if rank == '0' else f'unreadable_{rank}.csv')
+    return Report(n, Path(out)/('unreadable.csv' if rank == '0' else f'unreadable_{rank}.csv'), max_bad)
 
 # %% ../nbs/21_cli.ipynb #2e05ff88
 def _keep(trainer, vae, text, a):
@@ -453,17 +538,70 @@ def _keep(trainer, vae, text, a):
     print(f'done: dit_clipped_sample PROMPT --ckpt {home}')
     return home
 
+# %% ../nbs/21_cli.ipynb #b74c1bad
+class _Captions:
+    "A run on captioned pictures, in the order in which things can go wrong"
+    def __init__(self, data, out, given, init, image_size, vae, clip, seed):
+        _check_clip(clip); _home(init)
+        if image_size is not None: in_range(image_size, 8, 4096, 'image_size')
+        self.data, self.out, self.given, self.init, self.seed = data, Path(out), given, init, seed
+        self.size, self.names = image_size, (vae, clip)
+
+# %% ../nbs/21_cli.ipynb #2ebad906
+@patch
+def open(self: _Captions, offline, workers):
+    "Pictures, then what it begins with, then the encoders and the network"
+    size = self.size or 256
+    self.items = _items(self.data, size, self.seed, workers)
+    self.begin = b = _begin(self.init)
+    vae, clip = (given or own for given, own in zip(self.names, (b.vae, b.clip)))
+    self.vae, self.text = _encoders(vae, clip, offline); self.names = vae, clip
+    if self.size is None and b.model is not None and self.items.pixels:
+        self.items = _items(self.data, b.model.config.input_size*self.vae.f, self.seed, workers)
+    self.a = CAPTIONS | b.manner | self.given | dict(data=self.data)
+    set_seed(self.seed)
+    self.net, self.words = _denoiser(self.given.get('model'), self.vae, self.text, self.grid(), self.init, b)
+    print(f'begins with {self.words}')
+
+@patch
+def grid(self: _Captions):
+    "Latents per side"
+    if self.items.pixels is None:
+        side = self.items.data[0][0].shape[-1]
+        require(self.size in (None, side*self.vae.f), f'image_size is {self.size}, the cache holds pictures of {side*self.vae.f}: leave it out')
+        return side
+    require(self.items.pixels % self.vae.f == 0, f'image_size is {self.items.pixels}: this VAE needs a multiple of {self.vae.f}')
+    return self.items.pixels//self.vae.f
+
+# %% ../nbs/21_cli.ipynb #ab4440e4
+@patch
+def trainer(self: _Captions, max_bad, val, **kwargs):
+    "The `Trainer`, and what is to be said before it starts"
+    report = _report(self.out, len(self.items.data), max_bad)
+    encode = _encoder(self.items, self.vae, self.text, report)
+    def pipe(m): return _pipeline(m, question(self.a), self.vae, self.text, self.a)
+    self.said = _words(self.items, self.text)
+    if self.said and _main(): warnings.warn(self.said)
+    return _captions_trainer(self.a, self.out, self.items, encode, self.net, pipe, self.seed, val, **kwargs)
+
+@patch
+def fit(self: _Captions, trainer, resume):
+    "Train, and keep a pipeline when the end was reached"
+    _report_lines(self.out, [f'begins with {self.words}', self.said])
+    _keep_encoders(self.out, *self.names, self.vae, self.text)
+    return _keep(trainer.fit(resume), self.vae, self.text, self.a)
+
 # %% ../nbs/21_cli.ipynb #1f82e964
 @delegates(_switches)
 def train_captions(
     data,                  # coco:PATH, folder:PATH, hub:NAME, shards:PATTERN or cache:PATH
     out,                   # Run folder; gets pipeline/ in the end
     given: dict=None,      # Answers of `CAPTIONS` to overrule
-    init: str=None,        # Begin with a pipeline folder, 'shipped', or a published DiT file
+    init: str=None,        # Begin with a pipeline or run folder, 'shipped', or a published DiT file
     resume: str='auto',    # As in `Trainer.fit`
-    image_size: int=256,   # Pixels per side
-    vae: str=SD_VAE,       # Folder or Hub name of an AutoencoderKL, or 'shipped'
-    clip: str=CLIP_B32,    # NAME:PRETRAINED of open_clip, a folder of CLIPText, or 'shipped'
+    image_size: int=None,  # Pixels per side; that of --init, else 256
+    vae: str=None,         # Folder or Hub name of an AutoencoderKL, or 'shipped'; that of --init, else Stable Diffusion's
+    clip: str=None,        # NAME:PRETRAINED of open_clip, a folder of CLIPText, or 'shipped'; that of --init, else ViT-B-32
     offline: bool=False,   # Never ask the Hub
     workers: int=2,        # Processes that read pictures
     max_bad: float=.01,    # Share of unreadable pictures above which the run stops
@@ -474,28 +612,39 @@ def train_captions(
     **kwargs
 ): # The pipeline folder; of a dry run what it costs
     "Train a DiT-Clipped on captioned pictures"
-    a = CAPTIONS | _manner(init) | _said(given) | dict(data=data)
-    v, t = _encoders(vae, clip, offline); set_seed(seed)
-    net, words = _denoiser(a, v, t, image_size, init); print(f'begins with {words}')
-    ds, loader, encode, said = _pictures(data, image_size, seed, workers, _report(out), v, t, max_bad)
-    tr = _captions_trainer(a, out, v, t, loader, len(ds), encode, said, net, seed, quiet, val, **kwargs)
-    return _print_costs(dry_run(tr)) if dry else _keep(tr.fit(resume), v, t, a)
-
+    run = _Captions(data, out, _said(given), init, image_size, vae, clip, seed)
+    run.open(offline, workers)
+    tr = run.trainer(max_bad, val, progress=not quiet, **OFTEN | _said(kwargs))
+    return _print_costs(dry_run(tr)) if dry else run.fit(tr, resume)
 
 # %% ../nbs/21_cli.ipynb #ca825b55
-HABITS = 'save_every', 'sample_every', 'log_every', 'precision'   # of every kind of run
+OVERRULED = 'model', 'steps', 'batch_size', 'lr', 'objective', 'schedule', 'shift'
+_TRAINER = {'resume', *OVERRULED, *signature(_switches).parameters}
+_OWN = {'init', 'vae', 'clip', 'offline', 'val', 'dry_run'}
+READS = dict(digits=_TRAINER - {'val_every'}, pictograms=_TRAINER - {'val_every', 'fsdp'} | {'minutes', 'init', 'brief'},
+    cache=_TRAINER | _OWN | {'image_size'}, captions=_TRAINER | _OWN | {'image_size', 'workers', 'max_bad'})
 
-def _out(out, name): return f'runs/{name}' if out == 'runs/digits' else out
+def _which(data, preset):
+    require(None in (data, preset) or data == preset, f'--data {data} and --preset {preset}: pass one of them')
+    return data or one_of(preset or 'digits', list(PRESETS), 'preset')
 
-def _only_captions(given):
-    "ValueError for flags that would have no effect"
-    usual = {k: p.default for k, p in signature(train_captions).parameters.items()} | dict(dry_run=False)
-    odd = [f'--{k}' for k, v in given.items() if v != usual[k]]
-    require(not odd, f'{", ".join(odd)}: only for --data coco:PATH and the like; expected one of '
-        f'{", ".join(SOURCES)} before the colon')
+def _kind(data):
+    "Which row of `READS` belongs to `data`"
+    source = data.partition(':')[0]
+    if source in SOURCES and ':' in data: return 'cache' if source == 'cache' else 'captions'
+    require(source not in SOURCES, f'--data {data}: {source} of what? Pass {source}:PLACE, such as {source}:my_pictures')
+    return one_of(data, list(PRESETS), 'data')
 
-# %% ../nbs/21_cli.ipynb #0bb1d3e3
-@delegates(train_captions, but=('given', 'dry'))
+def _refuse(kind, flags):
+    "ValueError for flags that this kind of data does not read"
+    odd = [k for k in _said(flags) if k not in READS[kind]]
+    who = {k: ' and '.join(o for o, reads in READS.items() if k in reads) for k in odd}
+    require(not odd, f'--data of the kind {kind} does not read ' + ', '.join(f'--{k} (read by {who[k]})' for k in odd)
+        + ': leave it out')
+    require('val_every' not in _said(flags) or _said(flags).get('val'), '--val_every without --val: say how many items are kept for it')
+
+# %% ../nbs/21_cli.ipynb #138c57c2
+@delegates(train_captions, but=('given', 'dry', 'workers', 'max_bad', 'val'))
 def _overrule(
     model: str=None,         # Zoo name, such as DiT-T/2; the preset's when left out
     steps: int=None,         # Optimizer steps in all
@@ -504,48 +653,57 @@ def _overrule(
     objective: str=None,     # eps, x0, v or flow
     schedule: str=None,      # linear, cosine, linear_ztsnr, cosine_ztsnr or flow
     shift: float=None,       # flow: above 1, times crowd near the noise, in training and sampling
+    workers: int=None,       # Processes that read pictures; 2
+    max_bad: float=None,     # Share of unreadable pictures above which the run stops; .01
+    val: int=None,           # Items kept for the validation loss; 0
     **kwargs
 ): "Answers of a preset that a flag may overrule"
 
-OVERRULED = 'model', 'steps', 'batch_size', 'lr', 'objective', 'schedule', 'shift'
-
-def _train_digits(given, out, seed, quiet, resume, minutes, init, how):
-    require(minutes is None and init is None, 'minutes and init are for --preset pictograms; digits take steps')
-    t = make_trainer(_answers('digits', given), out, seed, progress=not quiet, **how).fit(resume)
+# %% ../nbs/21_cli.ipynb #0bb1d3e3
+def _train_digits(out, seed, quiet, given, resume='auto', **switches):
+    t = make_trainer(_answers('digits', given), out, seed, progress=not quiet, **OFTEN | switches).fit(resume)
     print(f'{t.step} steps done; checkpoint {t.saved}, curve and samples in {t.out}')
+
+def _train_toys(out, seed, quiet, given, resume='auto', **rest):
+    one_of(resume, ['auto', 'never'], 'resume of --data pictograms')
+    begun = [p.name for p in Path(out).glob('*')]
+    require(resume == 'auto' or not begun, f'{out} holds {", ".join(begun[:5])}, and --resume never would mix two runs: '
+        'pass another --out, or move it away', FileExistsError)
+    return train_pictograms(out, given=given, seed=seed, quiet=quiet, **rest)
 
 # %% ../nbs/21_cli.ipynb #80b4f250
 @delegates(_overrule)
 def train(
-    data: str='digits',      # digits, pictograms, or coco:PATH, folder:PATH, hub:NAME, shards:PATTERN, cache:PATH
-    out: str='runs/digits',  # Run folder: config.json, log.csv, loss.png, samples/, checkpoints/
+    data: str=None,          # digits (when left out), pictograms, or coco:PATH, folder:PATH, hub:NAME, shards:PATTERN, cache:PATH
+    out: str=None,           # Run folder: config.json, log.csv, loss.png, samples/, checkpoints/; runs/ and the kind of data
     seed: int=0,             # Of weights, data order and noise
-    resume: str='auto',      # auto: continue if there is a checkpoint; never: start afresh; or a path
+    resume: str=None,        # auto (when left out): continue if there is a checkpoint; never: start afresh; or a path
     quiet: bool=False,       # No progress bar
     preset: str=None,        # digits or pictograms: another word for --data
     minutes: float=None,     # pictograms: shrink every stage so that all take about so long
-    init: str=None,          # Begin with a pipeline folder, 'shipped', or a published DiT file
-    brief: float=0.,         # pictograms: share of captions that say less, such as 'a cat'
+    init: str=None,          # Begin with a pipeline or run folder, 'shipped', or a published DiT file
+    brief: float=None,       # pictograms: share of captions that say less, such as 'a cat'; 0
     dry_run: bool=False,     # Pictures with captions: take three steps and say what the run would cost
     **kwargs
 ):
     "Train a diffusion transformer; the preset of the data answers what is left out"
-    data = data if preset is None else one_of(preset, list(PRESETS), 'preset')
-    given = {k: kwargs.pop(k, None) for k in OVERRULED}
-    if data.partition(':')[0] in SOURCES: return train_captions(data, _out(out, 'captions'), given, init, resume,
-        dry=dry_run, seed=seed, quiet=quiet, **kwargs)
-    how = {k: kwargs.pop(k) for k in HABITS if k in kwargs}
-    _only_captions(dict(kwargs, dry_run=dry_run))
-    if data == 'pictograms': return train_pictograms(_out(out, data), minutes, given, seed, quiet, init, brief)
-    _train_digits(given, out, seed, quiet, resume, minutes, init, how)
+    data = _which(data, preset); kind = _kind(data)
+    flags = dict(kwargs, resume=resume, minutes=minutes, init=init, brief=brief, dry_run=dry_run)
+    _refuse(kind, flags); said = _said(flags); given = {k: said.pop(k) for k in OVERRULED if k in said}
+    out = out or f'runs/{"captions" if kind == "cache" else kind}'
+    if kind == 'digits': return _train_digits(out, seed, quiet, given, **said)
+    if kind == 'pictograms': return _train_toys(out, seed, quiet, given, **said)
+    return train_captions(data, out, given, dry=said.pop('dry_run', False), seed=seed, quiet=quiet, **said)
 
 train_main = as_command(train)
 
-# %% ../nbs/21_cli.ipynb #64516d3f
+# %% ../nbs/21_cli.ipynb #597ef36d
 def encode(
     out: str='cache',       # Folder for the shards and manifest.json
-    data: str='pictograms', # What to encode
-    n: int=60_000,          # How many items
+    data: str='pictograms', # What to encode: pictograms, or coco:PATH, folder:PATH, hub:NAME, shards:PATTERN
+    n: int=None,            # pictograms: how many items; 60,000
+    image_size: int=None,   # Pictures: pixels per side; 256
+    max_bad: float=None,    # Pictures: share of unreadable ones above which it stops; .01
     vae: str=None,          # Folder or Hub name of an AutoencoderKL; the shipped one when left out
     clip: str=None,         # Folder of a CLIPText, or open_clip's NAME:PRETRAINED; the shipped one when left out
     shard_size: int=4096,   # Items per file
@@ -554,32 +712,64 @@ def encode(
     quiet: bool=False       # No progress bar
 ):
     "Write the latent cache of a captioned set; an interrupted build continues"
-    from dit_clipped.data import Pictograms
-    from dit_clipped.latents import VAE, build_cache
-    one_of(data, ['pictograms'], 'data')
-    v = VAE.from_pretrained(vae or _shipped('vae'), local_files_only=offline)
-    build_cache(Pictograms(n), v, _tower(clip, offline), out, shard_size, mirror, progress=not quiet)
-    print(f'{n} items -> {out}')
+    from dit_clipped.latents import LatentCache, build_cache
+    _check_clip(clip); ds = _to_encode(data, n, image_size, max_bad)
+    v, t = _encoders(vae or 'shipped', clip, offline)
+    build_cache(ds, v, t, out, shard_size, mirror, max_share=.01 if max_bad is None else max_bad, progress=not quiet)
+    print(f'{len(LatentCache(out))} items -> {out}')
 
 encode_main = as_command(encode)
 
-# %% ../nbs/21_cli.ipynb #07a7e9dc
+# %% ../nbs/21_cli.ipynb #64516d3f
+def _to_encode(data, n, image_size, max_bad):
+    from dit_clipped.data import Pictograms
+    if data == 'pictograms':
+        odd = [k for k, v in dict(image_size=image_size, max_bad=max_bad).items() if v is not None]
+        require(not odd, f'--data pictograms does not read --{" or --".join(odd)}: its pictures have 64 pixels and are all readable')
+        return Pictograms(60_000 if n is None else n)
+    require(n is None, f'--n is for pictograms; {data} has the pictures that it has')
+    require(_kind(data) == 'captions', f'--data {data} cannot be encoded: expected pictograms, or '
+        f'{", ".join(SOURCES[:-1])} with a place after the colon')
+    return _items(data, image_size or 256, 0, 0).data
+
+# %% ../nbs/21_cli.ipynb #4203bf95
+def ending(path): # A picture's file name
+    "ValueError now for a file name whose ending no picture can have, instead of after the drawing"
+    one_of(Path(path).suffix.lower(), list(ENDINGS), f'ending of the picture {Path(path).name!r}')
+
+def _one_wish(prompt, ckpt, label, negative):
+    require(prompt is not None or ckpt is not None, 'nothing to draw: pass a prompt, such as '
+        '"a red heart on a blue background", or --ckpt with a run of digits')
+    require(prompt is None or label is None, 'a prompt and a label: pass one of them')
+    require(prompt is not None or negative is None, '--negative belongs to a prompt, and labels have none: leave it out')
+
+# %% ../nbs/21_cli.ipynb #21a87568
 def _by_label(ckpt, label, n, steps, guidance, sampler, seed, weights, quiet):
-    model, obj, a = open_run(ckpt, default_device(), weights)
+    model, obj, a = open_run(ckpt, default_device(), weights or 'ema')
     given = dict(sampler=sampler, sampling_steps=steps, guidance=guidance)
     how = [a[k] if v is None else v for k, v in given.items()]
+    require(model.config.num_classes, f'{ckpt} listens to prompts, not to labels: pass a prompt')
     which = range(model.config.num_classes) if label is None else [label]
     labels = [which[k % len(which)] for k in range(n)]
     what = 'all labels' if label is None else f'label {label}'
     return draw_labels(model, obj, labels, seed, *how, progress=not quiet), what
 
-def _by_prompt(ckpt, prompt, n, steps, guidance, sampler, seed, negative, quiet):
+# %% ../nbs/21_cli.ipynb #07a7e9dc
+def _pipeline_of(ckpt, weights):
+    "The pipeline of a folder, of a finished run, or of one that was stopped"
     from dit_clipped.pipeline import DiTClippedPipeline
-    if ckpt is not None and (Path(ckpt)/'pipeline').is_dir(): ckpt = Path(ckpt)/'pipeline'
-    pipe = DiTClippedPipeline.from_pretrained(ckpt)
-    r = pipe(prompt, num_images_per_prompt=n, num_inference_steps=steps, guidance_scale=guidance,
-        scheduler=sampler, negative_prompt=negative, seed=seed, progress=not quiet, output_type='pt')
-    return r.images*2 - 1, repr(prompt)
+    if weights is not None: return _raw_pipeline(ckpt, one_of(weights, ['ema', 'model'], 'weights'))
+    for part in ('pipeline', 'dit'):
+        if ckpt is not None and (Path(ckpt)/part).is_dir(): return DiTClippedPipeline.from_pretrained(Path(ckpt)/part)
+    return DiTClippedPipeline.from_pretrained(ckpt)
+
+def _raw_pipeline(ckpt, weights):
+    from dit_clipped.pipeline import DiTClippedPipeline
+    run = ckpt and (Path(ckpt)/'dit' if (Path(ckpt)/'dit').is_dir() else Path(ckpt))
+    require(run and (run/'checkpoints').is_dir(), f'--weights {weights}: only a run folder has averaged and raw weights, {ckpt} is none')
+    return DiTClippedPipeline.from_pretrained(run, denoiser=open_run(run, 'cpu', weights)[0])
+
+def _by_prompt(pipe, prompt, **how): return pipe(prompt, output_type='pt', **how).images*2 - 1, repr(prompt)
 
 # %% ../nbs/21_cli.ipynb #6c71009f
 def sample(
@@ -587,24 +777,22 @@ def sample(
     ckpt: str=None,          # Pipeline or run folder, or a Hub name; the shipped model when left out
     label: int=None,         # Runs of digits: what to draw; all labels in turn when left out
     n: int=None,             # How many pictures; 1 of a prompt, 16 of labels
-    out: str='sample.png',   # Where to put the picture, or the grid
+    out: str='sample.png',   # Where to put the picture, or the grid; its ending decides the format
     steps: int=None,         # Denoising steps; the model's when left out, like the next two
-    guidance: float=None,    # 1 is unguided; more pushes harder towards what is asked
+    guidance: float=None,    # 1 or less is unguided; more pushes harder towards what is asked
     sampler: str=None,       # ddim, ddpm, dpm++, euler or heun
     seed: int=0,             # Picture k is drawn from seed + k
-    weights: str='ema',      # Run folders: ema (averaged) or model (raw)
-    negative: str=None,      # What to keep away from
+    weights: str=None,       # Run folders: ema (averaged; when left out) or model (raw)
+    negative: str=None,      # Prompts: what to keep away from
     quiet: bool=False        # No progress bar
 ):
-    "Draw, and save the pictures as one PNG"
-    from dit_clipped.core import atomic_path
-    require(prompt is not None or ckpt is not None, 'nothing to draw: pass a prompt, such as '
-        '"a red heart on a blue background", or --ckpt with a run of digits')
+    "Draw, and save the pictures as one"
     n = in_range((16 if prompt is None else 1) if n is None else n, 1, 10000, 'n')
-    require(prompt is None or label is None, 'a prompt and a label: pass one of them')
-    x, what = (_by_label(ckpt, label, n, steps, guidance, sampler, seed, weights, quiet) if prompt is None else
-        _by_prompt(ckpt, prompt, n, steps, guidance, sampler, seed, negative, quiet))
-    with atomic_path(out) as p: grid_image(x, zoom=max(1, 64//x.shape[-1])).save(p, format='PNG')
+    ending(out); _one_wish(prompt, ckpt, label, negative)
+    how = dict(num_inference_steps=steps, guidance_scale=guidance, scheduler=sampler, negative_prompt=negative, seed=seed)
+    if prompt is None: x, what = _by_label(ckpt, label, n, steps, guidance, sampler, seed, weights, quiet)
+    else: x, what = _by_prompt(_pipeline_of(ckpt, weights), prompt, num_images_per_prompt=n, progress=not quiet, **how)
+    save_image(grid_image(x, zoom=max(1, 64//x.shape[-1])), out)
     print(f"{n} picture{'s'*(n > 1)} of {what} -> {out}")
 
 sample_main = as_command(sample)
@@ -623,33 +811,49 @@ def _judge_digits(ckpt, per_label, seed, out):
         print(f"{name:>10}: read as asked {r['accuracy']:.1%} of {len(x)}, worst digit "
             f"{r['worst'][0]} at {r['worst'][1]:.0%}; median distance to the nearest scan "
             f"{r['distance']:.3f} (between real scans {r['real']:.3f})")
-    if out: grid_image(x, ncols=per_label, zoom=4).save(out)
+    if out: save_image(grid_image(x, ncols=per_label, zoom=4), out)
 
+# %% ../nbs/21_cli.ipynb #4c4ce6aa
+_JUDGED = dict(digits={'per_label', 'seed'}, sweep={'sweep', 'one', 'two', 'wording', 'reader'},
+    pipeline={'seed', 'one', 'two', 'wording', 'steps', 'guidance', 'sampler', 'guide_from', 'reader'})
+
+def _only_read(kind, given):
+    "What was given, without None; ValueError for what this kind of evaluation does not read"
+    said = {k: v for k, v in given.items() if v is not None}; odd = [k for k in said if k not in _JUDGED[kind]]
+    what = dict(digits='a run of digits', pipeline='a pipeline', sweep='a sweep')[kind]
+    require(not odd, f'{what} does not read --{", --".join(odd)}: leave it out; it reads --{", --".join(sorted(_JUDGED[kind]))}')
+    return said
+
+def _judge_pipeline(folder, out, said):
+    if said.pop('sweep', False): return sweep_scenes(folder, out=out, **said)
+    names = dict(steps='num_inference_steps', guidance='guidance_scale', sampler='scheduler')
+    said = {names.get(k, k): v for k, v in said.items()}
+    if 'guide_from' in said: said['guidance_interval'] = (said.pop('guide_from'), 1.)
+    return evaluate_scenes(folder, out=out, **said)
 
 # %% ../nbs/21_cli.ipynb #ae909749
 def evaluate(
     ckpt: str='runs/digits', # Run folder of digits; or a pipeline folder, or 'shipped'
-    per_label: int=20,       # Pictures per digit
-    seed: int=0,             # Of the first picture
+    per_label: int=None,     # Digits: pictures per digit; 20
+    seed: int=None,          # Of the first picture; 0
     out: str=None,           # Save the guided pictures as a grid here
-    one: int=1000,           # Pipelines: prompts for one object
-    two: int=500,            # Pipelines: prompts for two
-    wording: str='train',    # Pipelines: sentence forms: train, heldout, fresh or brief
+    one: int=None,           # Pipelines: prompts for one object; 1000, of a sweep 200
+    two: int=None,           # Pipelines: prompts for two; 500, of a sweep 100
+    wording: str=None,       # Pipelines: sentence forms: train, heldout, fresh or brief
     steps: int=None,         # Pipelines: denoising steps; the model's when left out, like the next two
-    guidance: float=None,    # Pipelines: 1 is unguided
+    guidance: float=None,    # Pipelines: 1 or less is unguided
     sampler: str=None,       # Pipelines: euler or heun
-    guide_from: float=0.,    # Pipelines: guide from here on, 0 (noise) to 1 (picture)
+    guide_from: float=None,  # Pipelines: guide from here on, 0 (noise) to 1 (picture)
     sweep: bool=False,       # Pipelines: try samplers, steps and guidance; the rows go to --out as JSON
-    reader: str='nbs/assets/reader.safetensors' # Pipelines: the judge
+    reader: str=None         # Pipelines: the judge; nbs/assets/reader.safetensors
 ):
     "Read a model's drawings back: digits by their classifier, pictograms by the reader"
-    if ckpt == 'shipped' or (Path(ckpt)/'model_index.json').is_file():
-        folder = None if ckpt == 'shipped' else ckpt
-        if sweep: return sweep_scenes(folder, one, two, out, wording, reader)
-        how = dict(num_inference_steps=steps, guidance_scale=guidance, scheduler=sampler,
-            guidance_interval=(guide_from, 1.))
-        return evaluate_scenes(folder, one, two, seed, out, wording, reader, **how)
-    _judge_digits(ckpt, per_label, seed, out)
+    given = dict(per_label=per_label, seed=seed, one=one, two=two, wording=wording, steps=steps, guidance=guidance,
+        sampler=sampler, guide_from=guide_from, reader=reader, sweep=sweep or None)
+    pipe = ckpt == 'shipped' or (Path(ckpt)/'model_index.json').is_file()
+    said = _only_read('sweep' if pipe and sweep else 'pipeline' if pipe else 'digits', given)
+    if pipe: return _judge_pipeline(None if ckpt == 'shipped' else ckpt, out, said)
+    return _judge_digits(ckpt, said.get('per_label', 20), said.get('seed', 0), out)
 
 evaluate_main = as_command(evaluate)
 
@@ -687,7 +891,7 @@ def evaluate_scenes(
     judge, pipe = load_reader(reader), DiTClippedPipeline.from_pretrained(ckpt)
     x, r = _exam(pipe, judge, scene_prompts(one, two, wording=wording), seed, **how)
     r['plain'] = plain_border(x).float().mean().item(); _print_report(r)
-    if out: grid_image(x[:64], ncols=16).save(out)
+    if out: save_image(grid_image(x[:64], ncols=16), out)
     return r
 
 # %% ../nbs/21_cli.ipynb #c1d54923
@@ -701,10 +905,14 @@ def _scores(r):
     one = sum(o['all']*o['n'] for o in ones)/max(1, sum(o['n'] for o in ones))
     return dict(one=one, two=r['two']['all'])
 
-# %% ../nbs/21_cli.ipynb #79a6dc5a
+# %% ../nbs/21_cli.ipynb #3a2be77d
 SWEEP = dict(euler=(4, 6, 8, 10, 14, 20), heun=(3, 5, 10)) # sampler -> steps to try
 GUIDES = 1., 1.5, 2., 3., 4.                                # guidance to try
 
+def _write_rows(out, rows):
+    with atomic_path(out) as p: p.write_text(json.dumps(rows), 'utf-8')
+
+# %% ../nbs/21_cli.ipynb #79a6dc5a
 def sweep_scenes(
     ckpt,          # Pipeline folder; None: the shipped one
     one: int=200,  # Prompts for one object
@@ -724,7 +932,7 @@ def sweep_scenes(
         how = dict(scheduler=s, num_inference_steps=n, guidance_scale=g)
         rows.append(_choice(s, n, g) | _scores(_exam(pipe, judge, exam, **how)[1]))
         print(*(f'{k} {v:.3g}' if isinstance(v, float) else f'{k} {v}' for k, v in rows[-1].items()), flush=True)
-    if out: Path(out).write_text(json.dumps(rows))
+    if out: _write_rows(out, rows)
     return rows
 
 # %% ../nbs/21_cli.ipynb #35a1e18e
@@ -767,19 +975,8 @@ def _race(what, pairs, data, dtype, repeats):
     print(f'{what}, {str(dtype)[6:]:>8}: ours {us*1e3:.0f} ms, '
         f'diffusers {them*1e3:.0f} ms, ratio {us/them:.2f}', flush=True)
 
-# %% ../nbs/21_cli.ipynb #47d24c37
-def bench(
-    model: str='DiT-S/2', # Zoo name
-    batch_size: int=8,    # Latents of 4x32x32
-    repeats: int=7,       # Timed steps of each, after one to warm up
-    startup: bool=False,  # Instead: from a new process to a saved picture, beside `import torch`
-    trainer: bool=False,  # Instead: steps/s and memory of the trainer, by precision, checkpointing, processes
-    kills: int=0          # Instead: kill a run of digits so often, and compare it with an undisturbed one
-):
-    "Time a training step beside diffusers' DiT of the same shape, in fp32 and bf16"
-    if startup: return print(startup_report(repeats))
-    if trainer: return trainer_report(model, batch_size, repeats)
-    if kills: return print(kill_report(kills))
+# %% ../nbs/21_cli.ipynb #c5ae1902
+def _bench(model, batch_size, repeats):
     from dit_clipped.dit import create_model
     set_seed(0)
     ours, dev, b = create_model(model), default_device(), batch_size
@@ -788,6 +985,26 @@ def bench(
     x, t, y = torch.randn(b, c.in_channels, *_size(c.input_size)), torch.arange(b), torch.arange(b)
     data = [o.to(dev) for o in (x, t % 1000, y % c.num_classes)]
     for dtype in (torch.float32, torch.bfloat16): _race(f'{model}, batch {b}', pairs, data, dtype, repeats)
+
+# %% ../nbs/21_cli.ipynb #47d24c37
+def bench(
+    model: str=None,      # Zoo name; DiT-S/2
+    batch_size: int=None, # Latents of 4x32x32; 8
+    repeats: int=None,    # Timed steps of each, after one to warm up; or runs of each; 7
+    startup: bool=False,  # Instead: from a new process to a saved picture, beside `import torch`
+    trainer: bool=False,  # Instead: steps/s and memory of the trainer, by precision, checkpointing, processes
+    kills: int=0          # Instead: kill a run of digits so often, and compare it with an undisturbed one
+):
+    "Time a training step beside diffusers' DiT of the same shape, in fp32 and bf16"
+    n, sized = 7 if repeats is None else repeats, model is not None or batch_size is not None
+    require(startup + trainer + bool(kills) < 2, 'startup, trainer and kills: pass one of them')
+    require(not (sized and (startup or kills)), '--model and --batch_size are not read with --startup or --kills: leave them out')
+    require(not (repeats is not None and kills), '--repeats is not read with --kills: leave it out')
+    model, batch_size = model or 'DiT-S/2', 8 if batch_size is None else batch_size
+    if startup: return print(startup_report(n))
+    if trainer: return trainer_report(model, batch_size, n)
+    if kills: return print(kill_report(kills))
+    return _bench(model, batch_size, n)
 
 bench_main = as_command(bench)
 

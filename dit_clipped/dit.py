@@ -8,34 +8,46 @@ __all__ = ['MODELS', 'DiTConfig', 'FinalLayer', 'DiT', 'model_config', 'create_m
 # %% ../nbs/05_dit.ipynb #c5527bd3
 from collections import Counter
 from copy import deepcopy
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from numbers import Integral, Real
+from typing import Annotated, get_type_hints
 import torch
 from fastcore.basics import patch
 from torch import nn, Tensor
 from torch.utils.checkpoint import checkpoint
 from .core import in_range, one_of, require
+from . import files
+from .files import from_json, typed
 from .patches import PatchEmbed, pos_2d, unpatchify
 from .conditioning import CaptionEmbedder, LabelEmbedder, TimestepEmbedder
 from .conditioning import TextCond, cond_len
 from .blocks import BLOCKS, Attention, CrossAttention, modulate
+if not hasattr(files, 'Annotated'): files.Annotated = Annotated   # until chapter 00b imports it itself
 
 # %% ../nbs/05_dit.ipynb #09d9efbe
 def _pair(size): return (size, size) if isinstance(size, int) else tuple(size)
 
+def _plain(x):
+    "numpy's numbers as Python's"
+    if isinstance(x, (list, tuple)): return tuple(map(_plain, x))
+    if isinstance(x, bool): return x
+    return int(x) if isinstance(x, Integral) else float(x) if isinstance(x, Real) else x
+
+def _check_types(c):
+    for k, hint in get_type_hints(type(c), include_extras=True).items():
+        object.__setattr__(c, k, typed(_plain(getattr(c, k)), hint, k))
+
 def _check_sizes(c):
     (h, w), p, d = _pair(c.input_size), c.patch_size, c.hidden_size
-    names = 'patch_size', 'in_channels', 'hidden_size', 'depth', 'num_heads'
-    for k, v in dict(height=h, width=w, **{k: getattr(c, k) for k in names}).items():
-        require(isinstance(v, int) and v > 0, f'{k} is {v!r}, must be a whole number above 0')
+    for k, v in dict(height=h, width=w).items(): in_range(v, 1, 2**14, k)
     require(h % p == w % p == 0, f'patch_size {p} does not divide the grid {h}x{w}: take a divisor')
     require(d % c.num_heads == 0, f'hidden_size {d} is not divisible by num_heads {c.num_heads}')
+    require(int(d*c.mlp_ratio), f'mlp_ratio {c.mlp_ratio} leaves nothing of hidden_size {d}: make it larger')
     require(d % 4 == 0, f'hidden_size {d} is not divisible by 4, as 2-D positions need')
-    for k in ('class_dropout_prob', 'caption_dropout_prob'): in_range(getattr(c, k), 0, 1, k)
 
 # %% ../nbs/05_dit.ipynb #d5c1d426
 def _check_news(c):
     text, block = c.pooled_dim or c.context_dim, one_of(c.block, list(BLOCKS), 'block')
-    in_range(c.num_classes, 0, 10**9, 'num_classes')
     require(not (text and c.num_classes), f'num_classes={c.num_classes} beside a text width: '
         'a model listens to labels or to captions; set num_classes=0 for captions')
     require(text or c.num_classes or not c.class_dropout_prob,
@@ -46,29 +58,28 @@ def _check_news(c):
     require(c.context_dim or block != 'text', "block='text' needs context_dim, or use 'adaln_zero'")
 
 # %% ../nbs/05_dit.ipynb #c12ff9ef
+_Size = Annotated[int, 1, 2**17]
+
 @dataclass(frozen=True)
 class DiTConfig:
     "Every size and choice of a `DiT`; what cannot work together raises ValueError"
-    input_size: int|tuple = 32  # Grid the model sees: a side, or (h,w)
-    patch_size: int = 2  # Side p of a patch; divides h and w
-    in_channels: int = 4  # Channels c of the grid: latents 4, colour 3, grey 1
-    hidden_size: int = 1152  # Width d of a token
-    depth: int = 28  # How many blocks
-    num_heads: int = 16  # Attention heads; divides d
-    mlp_ratio: float = 4.  # Hidden width of a block's MLP, in d
-    num_classes: int = 1000  # Labels are 0..num_classes-1; 0 means no labels
-    class_dropout_prob: float = 0.1  # Share of labels replaced by null in training
+    input_size: int|tuple[int, int] = 32  # Grid the model sees: a side, or (h,w)
+    patch_size: _Size = 2  # Side p of a patch; divides h and w
+    in_channels: _Size = 4  # Channels c of the grid: latents 4, colour 3, grey 1
+    hidden_size: _Size = 1152  # Width d of a token
+    depth: Annotated[int, 1, 1000] = 28  # How many blocks
+    num_heads: _Size = 16  # Attention heads; divides d
+    mlp_ratio: Annotated[float, .01, 100] = 4.  # Hidden width of a block's MLP, in d
+    num_classes: Annotated[int, 0, 10**7] = 1000  # Labels are 0..num_classes-1; 0 means no labels
+    class_dropout_prob: Annotated[float, 0, 1] = 0.1  # Share of labels replaced by null in training
     learn_sigma: bool = True  # Also predict a variance: 2c output channels
     block: str = 'adaln_zero'  # How blocks are conditioned, a key of `BLOCKS`
-    pooled_dim: int|None = None  # Width of a caption's one vector; None: not used
-    context_dim: int|None = None  # Width of a caption's token vectors; None: not used
-    caption_dropout_prob: float = 0.1  # Share of captions replaced by null in training
+    pooled_dim: Annotated[int|None, 0, 2**17] = None  # Width of a caption's one vector; None: not used
+    context_dim: Annotated[int|None, 0, 2**17] = None  # Width of a caption's token vectors; None: not used
+    caption_dropout_prob: Annotated[float, 0, 1] = 0.1  # Share of captions replaced by null in training
 
     def __post_init__(self):
-        if not isinstance(self.input_size, int):
-            object.__setattr__(self, 'input_size', tuple(self.input_size))
-        _check_sizes(self)
-        _check_news(self)
+        for check in (_check_types, _check_sizes, _check_news): check(self)
 
 # %% ../nbs/05_dit.ipynb #12a3f995
 @patch(as_prop=True)
@@ -95,11 +106,11 @@ def to_dict(self: DiTConfig) -> dict: # Field name -> value, ready for JSON
 @patch(cls_method=True)
 def from_dict(
     cls: DiTConfig,
-    d: dict # Field name -> value; fields left out keep their defaults
-) -> DiTConfig: # Checked; an unknown field raises ValueError naming the nearest
+    d: dict, # Field name -> value; fields left out keep their defaults
+    where='DiTConfig' # The file that it came from, for messages
+) -> DiTConfig: # Checked; ValueError names the entry, what it is and what it should be
     "The config written down by `to_dict`"
-    for k in d: one_of(k, [f.name for f in fields(cls)], 'field of DiTConfig')
-    return cls(**d)
+    return from_json(cls, {k: _plain(v) for k, v in d.items()}, where)
 
 # %% ../nbs/05_dit.ipynb #c7ef45c8
 class FinalLayer(nn.Module):

@@ -9,10 +9,11 @@ __all__ = ['MAX_PIXELS', 'FORMATS', 'ENDINGS', 'read_text', 'text_lines', 'read_
 # %% ../nbs/00b_files.ipynb #4c294fca
 import codecs, hashlib, io, json, math, os, re, types, typing, warnings
 import numpy as np, torch
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields
 from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from typing import Annotated
 from .core import atomic_path, in_range, one_of, require
 
 # %% ../nbs/00b_files.ipynb #e5c1d1b9

@@ -10,7 +10,7 @@ import math, torch
 from numbers import Real
 from torch import Tensor
 from .conditioning import cat_cond, cond_len
-from .core import in_range, require
+from .core import evaluating, in_range, require
 from .losses import Objective
 from .schedule import FlowPath, Schedule
 
@@ -67,15 +67,16 @@ def guided(
     interval=(0.,1.),        # Where to guide, in fractions of the way from noise to picture
     rescale: float=0.        # As for `guide`
 ): # predict(x_t, t); raises at once on a bad scale, rescale or interval
-    "Classifier-free guidance behind the `predict` that samplers call"
+    "Classifier-free guidance behind the `predict` that samplers call; `model` is asked in eval mode"
     _knobs(scale, rescale); a,b = interval
     require(0 <= a <= b <= 1, f'interval {interval}: expected 0 <= start <= end <= 1')
     require(y is not None or scale == 1, f'scale {scale} but y=None: no condition to guide towards')
     def predict(x, t):
         net_t,p = objective.net_t(t),progress(objective.path, t)       # (b,) each
         inside = (p >= a) & (p <= b)                                   # (b,)
-        if scale == 1 or not inside.any(): return model(x, net_t, y)
-        c,u = _both(model, x, net_t, y, y_neg)
+        with evaluating(model):
+            if scale == 1 or not inside.any(): return model(x, net_t, y)
+            c,u = _both(model, x, net_t, y, y_neg)
         n = x.shape[1] if channels is None else in_range(channels, 1, x.shape[1], 'channels')
         out = guide(c, u, scale, n, rescale)
         return torch.where(inside.view(-1, *[1]*(x.ndim-1)), out, c)   # (b,k,h,w)

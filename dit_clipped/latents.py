@@ -4,21 +4,25 @@
 
 # %% auto #0
 __all__ = ['VAE_CONFIG', 'TINY_VAE', 'HARD', 'psnr', 'Resnet', 'PixelAttention', 'Down', 'Up', 'Level', 'Middle', 'Encoder',
-           'Decoder', 'Autoencoder', 'VAE', 'fingerprint', 'ink_error', 'TinyVAE', 'fit_scale', 'train_vae',
+           'Decoder', 'Autoencoder', 'VAE', 'fingerprint', 'ink_error', 'TinyVAE', 'fit_scale', 'train_vae', 'LeftOut',
            'cache_origin', 'build_cache', 'LatentCache', 'LatentBatch', 'compare_speed']
 
 # %% ../nbs/14_latents.ipynb #036d5507
-import hashlib, json, re, time
+import bisect, csv, hashlib, io, json, re, time, warnings
 import torch, torch.nn.functional as F
+from dataclasses import dataclass
 from fastcore.basics import patch
+from fastcore.meta import delegates
 from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn, Tensor
 from torch.utils.data import DataLoader, Subset
+from typing import Annotated, Any, Literal
 from .conditioning import TextCond, length_mask
 from .core import atomic_path, in_range, one_of, require, set_seed
-from .weights import read_state
+from .files import Unreadable, file_sha256, from_json, read_json, read_text, typed, write_json
+from .weights import blank, plain_state, read_state, unprefixed
 
 # %% ../nbs/14_latents.ipynb #6f4359bc
 def psnr(
@@ -266,24 +270,69 @@ def save_pretrained(self: VAE,
 ) -> Path: # The folder, which diffusers' AutoencoderKL.from_pretrained opens too
     "Write config.json and diffusion_pytorch_model.safetensors"
     folder, c = Path(folder), dict(_class_name='AutoencoderKL') | self.config | _blocks(self.config)
-    state = {k: v.detach().cpu().to(dtype or v.dtype).contiguous()
-             for k, v in self.model.state_dict().items()}
+    state = plain_state(self.model, dtype)
     with atomic_path(folder/'diffusion_pytorch_model.safetensors') as p: save_file(state, p)
-    with atomic_path(folder/'config.json') as p: p.write_text(json.dumps(c, indent=1), 'utf-8')
+    write_json(folder/'config.json', c)
     return folder
+
+# %% ../nbs/14_latents.ipynb #220b539c
+_Channels, _Factor = Annotated[int, 1, 2**14], Annotated[float, 1e-6, 1e6]
+
+@dataclass(frozen=True)
+class _Settings:
+    "config.json of an AutoencoderKL, with the defaults of diffusers"
+    in_channels: _Channels = 3
+    out_channels: _Channels = 3
+    latent_channels: _Channels = 4
+    block_out_channels: Annotated[list[_Channels], 1, 10] = (64,)
+    layers_per_block: Annotated[int, 1, 100] = 1
+    norm_num_groups: _Channels = 32
+    down_block_types: list[str]|None = None
+    up_block_types: list[str]|None = None
+    act_fn: str = 'silu'
+    sample_size: Annotated[int, 1, 2**17]|list[int]|None = None
+    scaling_factor: _Factor = .18215
+    shift_factor: Annotated[float|None, -1e6, 1e6] = None
+    latents_mean: list[Annotated[float, -1e6, 1e6]]|None = None
+    latents_std: list[_Factor]|None = None
+    force_upcast: bool|None = True
+    use_quant_conv: bool = True
+    use_post_quant_conv: bool = True
+    mid_block_add_attention: bool = True
+
+# %% ../nbs/14_latents.ipynb #d4e87b5e
+@patch
+def check(self: _Settings, where):
+    "ValueError when two entries of `where` contradict each other"
+    w, g = self.block_out_channels, self.norm_num_groups
+    for c in w: require(c % g == 0, f'{where}: norm_num_groups {g} does not divide {c} of block_out_channels')
+    for k, n in dict(down_block_types=len(w), up_block_types=len(w), latents_mean=self.latent_channels,
+                     latents_std=self.latent_channels).items():
+        v = getattr(self, k)
+        require(v is None or len(v) == n, f'{where}: {k} has {len(v or ())} values, expected {n}')
+
+@patch
+def numbers(self: _Settings) -> int: # At most about so many
+    "The size of the network"
+    widest = max(*self.block_out_channels, self.latent_channels, self.in_channels, self.out_channels)
+    return 9*widest**2*(len(self.block_out_channels)*(4*self.layers_per_block + 4) + 10)
 
 # %% ../nbs/14_latents.ipynb #6de37299
 _PARTS = {'DownEncoderBlock2D', 'UpDecoderBlock2D', 'silu'}
 
 def _config(folder):
+    "What config.json says, and how big the network is"
     file = folder/'config.json'
     require(file.is_file(), f'{folder} is no VAE: it has no config.json', FileNotFoundError)
-    c = json.loads(file.read_text('utf-8')); name = c.get('_class_name')
+    c = read_json(file); name = c.get('_class_name')
     require(name == 'AutoencoderKL', f'{folder} holds a {name}, expected an AutoencoderKL')
-    used = {*c.get('down_block_types', ()), *c.get('up_block_types', ()), c.get('act_fn', 'silu')}
+    known = _Settings.__dataclass_fields__
+    s = from_json(_Settings, {k: v for k, v in c.items() if k in known or v not in (None, False)}, file)
+    used = {*(s.down_block_types or ()), *(s.up_block_types or ()), s.act_fn}
     require(used <= _PARTS, f'{folder} is built of {sorted(used - _PARTS)}, which this class does '
         f'not know: it knows {sorted(_PARTS)}. Use diffusers\' AutoencoderKL')
-    return c
+    s.check(file)
+    return c, s.numbers()
 
 # %% ../nbs/14_latents.ipynb #e9cb845e
 _OLD = dict(query='to_q', key='to_k', value='to_v', proj_attn='to_out.0')
@@ -291,17 +340,20 @@ _OLD = dict(query='to_q', key='to_k', value='to_v', proj_attn='to_out.0')
 def _new_name(k): return re.sub(r'(attentions\.0\.)(\w+)', lambda m: m[1] + _OLD.get(m[2], m[2]), k)
 
 def _weights(folder):
-    for f in ('diffusion_pytorch_model.safetensors', 'diffusion_pytorch_model.fp16.safetensors'):
-        if (folder/f).is_file(): break
-    else: raise FileNotFoundError(f'{folder} has no diffusion_pytorch_model.safetensors; pickles '
-        '(.bin) are never opened: convert with diffusers, save_pretrained(safe_serialization=True)')
-    return {_new_name(k): v.float() for k, v in read_state(folder/f).items()}
+    "float32, under the names of today; FileNotFoundError where there is no safetensors"
+    stem = folder/'diffusion_pytorch_model'
+    one = [f for v in ('', '.fp16', '.bf16') if (f := Path(f'{stem}{v}.safetensors')).is_file()]
+    several = sorted(folder.glob('diffusion_pytorch_model*.safetensors.index*.json'))
+    require(one or several, f'{folder} has no diffusion_pytorch_model.safetensors, only '
+        f'{sorted(f.name for f in folder.iterdir())[:6]}; pickles (.bin) are never opened: convert with diffusers, '
+        'save_pretrained(safe_serialization=True)', FileNotFoundError)
+    return {_new_name(k): v.float() for k, v in read_state((one or several)[0]).items()}
 
 # %% ../nbs/14_latents.ipynb #15630353
 def _download(name, subfolder, offline, **kwargs):
     from huggingface_hub import snapshot_download
     at = f'{subfolder}/' if subfolder else ''
-    wanted = [at + f for f in ('config.json', '*model*.safetensors')]
+    wanted = [at + f for f in ('config.json', '*model*.safetensors', '*model*.safetensors.index*.json')]
     kwargs |= dict(allow_patterns=wanted, local_files_only=offline)
     try: return Path(snapshot_download(name, **kwargs))
     except Exception as e:
@@ -311,6 +363,7 @@ def _download(name, subfolder, offline, **kwargs):
 
 # %% ../nbs/14_latents.ipynb #c2b6b1ea
 def _fill(model, state, folder):
+    state = unprefixed(state, model.state_dict(), folder)
     want, have = ({k: tuple(v.shape) for k, v in o.items()} for o in (model.state_dict(), state))
     wrong = sorted(k for k in {*want, *have} if want.get(k) != have.get(k))
     require(not wrong, f'{folder}: {len(wrong)} weights are missing, too many or of another shape, '
@@ -330,9 +383,8 @@ def from_pretrained(cls: VAE,
     folder = Path(str(name)).expanduser()
     if not folder.is_dir(): folder = _download(str(name), subfolder, local_files_only, **kwargs)
     folder = folder/(subfolder or '')
-    c, state = _config(folder), _weights(folder)
-    with torch.random.fork_rng(devices=[]): model = Autoencoder(c)
-    return cls(c, _fill(model, state, folder))
+    (c, n), state = _config(folder), _weights(folder)
+    return cls(c, _fill(blank(lambda: Autoencoder(c), n), state, folder))
 
 # %% ../nbs/14_latents.ipynb #df83a8c6
 def fingerprint(
@@ -349,7 +401,7 @@ def fingerprint(
 @patch
 def sha256(self: VAE) -> str: # 64 letters; the same exactly when the encoder and the scale are
     "A fingerprint of all that decides a latent: a decoder may go on learning"
-    state = {k: v for k, v in self.model.state_dict().items() if k.startswith(('encoder', 'quant'))}
+    state = {k: v for k, v in plain_state(self.model).items() if k.startswith(('encoder', 'quant'))}
     return fingerprint(state, [self.shift.tolist(), self.scale.tolist()])
 
 # %% ../nbs/14_latents.ipynb #1074cad9
@@ -469,23 +521,50 @@ def train_vae(
     return vae.save_pretrained(Path(out)/'vae', torch.float16)
 
 # %% ../nbs/14_latents.ipynb #14bc9683
+@dataclass(frozen=True)
+class LeftOut:
+    "An item of a dataset that a cache does without"
+    index: int  # Its number in the dataset
+    id: str     # What the dataset calls it
+    reason: str # Why
+
 def _item(dataset, i):
-    try: return dataset[i]
+    "Item i, or `LeftOut`"
+    many, name = (getattr(dataset, k, None) for k in ('__getitems__', 'id'))
+    try: item = many([i])[0] if many else dataset[i]
+    except Unreadable as e: return LeftOut(i, str(name(i) if callable(name) else i), str(e))
     except Exception as e: raise ValueError(f'item {i} of the dataset cannot be read '
         f'({type(e).__name__}: {e}): repair or remove it, then run again') from e
+    return LeftOut(i, str(item.id), str(item.reason)) if hasattr(item, 'reason') else item
 
-def _read(dataset, rows):
-    "Pictures (b,3,H,W) and captions of some items"
-    items = [_item(dataset, i) for i in rows]; shape = items[0][0].shape
-    for i, (x, _) in zip(rows, items): require(x.shape == shape, f'item {i} of the dataset is '
-        f'{tuple(x.shape)}, item {rows[0]} is {tuple(shape)}: resize or crop to one size')
-    return torch.stack([x for x, _ in items]), [c for _, c in items]
+# %% ../nbs/14_latents.ipynb #7b4ac4d8
+def _read(dataset, rows, shape=None):
+    "Pictures (b,3,H,W) and captions of the items that can be used, their numbers, and a list of `LeftOut`"
+    items = {i: _item(dataset, i) for i in dict.fromkeys(rows)}
+    left = [o for o in items.values() if isinstance(o, LeftOut)]
+    good = [i for i in rows if not isinstance(items[i], LeftOut)]
+    for i in good:
+        ok = isinstance(items[i], (tuple, list)) and len(items[i]) == 2 and isinstance(items[i][0], Tensor)
+        require(ok, f'item {i} of the dataset is a {type(items[i]).__name__}, expected (picture (3,H,W), caption)')
+        x = items[i][0]; shape = shape or tuple(x.shape)
+        require(tuple(x.shape) == tuple(shape), f'item {i} of the dataset is {tuple(x.shape)}, expected '
+            f'{tuple(shape)} as the others: resize or crop to one size')
+    x = torch.stack([items[i][0] for i in good]) if good else torch.empty(0, *(shape or (3, 1, 1)))
+    return x, [items[i][1] for i in good], good, left
 
 # %% ../nbs/14_latents.ipynb #f862647c
 _PLAIN = (int, float, str, bool, type(None))
 
+def _first(dataset):
+    "The first picture that can be read, read twice"
+    left = []
+    for i in range(len(dataset)):
+        if not isinstance(o := _item(dataset, i), LeftOut): return o[0], _item(dataset, i)[0]   # (3,H,W) each
+        left.append(f'{o.id}: {o.reason}')
+    raise ValueError(f'none of {len(dataset)} pictures can be read ({"; ".join(left[:3])}): is the data still there?')
+
 def _about(dataset):
-    a, b = (_item(dataset, 0)[0] for _ in range(2))                  # (3,H,W) each
+    a, b = _first(dataset)
     require(torch.equal(a, b), 'the dataset draws item 0 anew at every reading, and a cache would '
         'freeze one draw: take random transforms out of it')
     d = {k: v for k, v in vars(dataset).items() if isinstance(v, _PLAIN)}
@@ -509,63 +588,176 @@ def cache_origin(
         dtype=one_of(dtype, ['float16', 'bfloat16', 'float32'], 'dtype'))
 
 # %% ../nbs/14_latents.ipynb #7ee66762
-def _shard(dataset, rows, vae, text, mirror, dtype, batch_size=64):
-    parts = []
+class _Build:
+    "A cache in the making: how items become a shard, what was left out, what of the captions was not read"
+    def __init__(self, dataset, vae, text, origin, out=None, max_share=.01):
+        self.dataset, self.vae, self.text, self.origin, self.max_share = dataset, vae, text, origin, max_share
+        self.out, self.left, self.notes = out, {}, text.unread([]) if hasattr(text, 'unread') else None
+    def say(self, captions, notes): return self.text(captions) if notes is None else self.text(captions, notes=notes)
+
+@patch
+def batch(self: _Build, x, captions, notes):
+    "What is kept of some items, by name"
+    y = self.say(captions, notes)
+    d = dict(moments=self.vae.moments(x), pooled=y.pooled, tokens=y.tokens)
+    if self.origin['mirror']: d['mirrored'] = self.vae.moments(x.flip(-1))     # (b,2c,h,w)
+    d = {k: v.to('cpu', getattr(torch, self.origin['dtype'])) for k, v in d.items()}
+    return d | dict(length=y.mask.sum(1).cpu().short())
+
+# %% ../nbs/14_latents.ipynb #9187962b
+@patch
+def shard(self: _Build, rows, batch_size=64):
+    "The tensors of a shard, and its metadata or None"
+    parts, numbers, notes = [], [], self.notes and self.text.unread([])
     for k in range(0, len(rows), batch_size):
-        x, captions = _read(dataset, rows[k:k + batch_size]); y = text(captions)
-        d = dict(moments=vae.moments(x), pooled=y.pooled, tokens=y.tokens)
-        if mirror: d['mirrored'] = vae.moments(x.flip(-1))           # (b,2c,h,w)
-        d = {k: v.to('cpu', getattr(torch, dtype)) for k, v in d.items()}
-        parts.append(d | dict(length=y.mask.sum(1).cpu().short()))
-    return {k: torch.cat([p[k] for p in parts]).contiguous() for k in parts[0]}
+        x, captions, good, left = _read(self.dataset, rows[k:k + batch_size], self.origin['data']['picture'])
+        self.leave_out(left); numbers += good
+        if good: parts.append(self.batch(x, captions, notes))
+    out = {k: torch.cat([p[k] for p in parts]).contiguous() for k in parts[0]} if parts else \
+        dict(length=torch.zeros(0, dtype=torch.int16))
+    if len(numbers) < len(rows): out['item'] = torch.tensor(numbers, dtype=torch.int64)   # (b,)
+    if notes is None: return out, None
+    self.notes.merge(vars(notes))
+    return out, dict(captions=json.dumps(vars(notes))) if notes.line() else None
+
+# %% ../nbs/14_latents.ipynb #2822092c
+@patch
+def leave_out(self: _Build, left):
+    "Remember, write down, and stop when they are too many"
+    new = {o.index: o for o in left if o.index not in self.left}
+    self.left |= new
+    if new and self.out: self.write()
+    first = '; '.join(f'{o.id}: {o.reason}' for o in [*self.left.values()][:3])
+    n = len(self.dataset)
+    require(len(self.left) <= self.max_share*n, f'{len(self.left)} of {n} pictures cannot be used, more than '
+        f'max_share={self.max_share:.2%} ({first}): repair or remove them, or allow more')
+
+@patch
+def write(self: _Build):
+    "unreadable.csv: index, id and reason of each item that was left out"
+    text = io.StringIO(newline=''); out = csv.writer(text)
+    out.writerows([('index', 'id', 'reason'), *((o.index, o.id, o.reason) for _, o in sorted(self.left.items()))])
+    with atomic_path(self.out/'unreadable.csv') as p: p.write_bytes(text.getvalue().encode('utf-8'))
 
 # %% ../nbs/14_latents.ipynb #657095db
-def _rows(path):
-    "Items in a shard; 0 when it is broken"
+def _header(path):
+    "Shape by name of what is in a shard, and its metadata; None when it is broken"
     try:
-        with safe_open(path, 'pt') as f: return f.get_slice('length').get_shape()[0]
-    except (SafetensorError, OSError): return 0
+        with safe_open(path, 'pt') as f:
+            return {k: tuple(f.get_slice(k).get_shape()) for k in f.keys()}, f.metadata() or {}
+    except (SafetensorError, OSError): return None
 
-def _sha(path): return hashlib.sha256(path.read_bytes()).hexdigest()
-
-def _write_json(path, d):
-    with atomic_path(path) as p: p.write_text(json.dumps(d, indent=1), 'utf-8')
+def _numbers(path, rows):
+    "Which items of `rows` a shard holds, a tensor; None when it is broken or has others"
+    head = _header(path)
+    if head is None or 'length' not in head[0]: return None
+    items = torch.arange(rows.start, rows.stop)
+    if 'item' in head[0]:
+        with safe_open(path, 'pt') as f: items = f.get_tensor('item')
+        ok = items.dtype == torch.int64 and items.ndim == 1 and (items.diff() > 0).all()
+        if not ok or any(int(i) not in rows for i in items[[0, -1]*bool(len(items))]): return None
+    return items if head[0]['length'] == (len(items),) else None
 
 # %% ../nbs/14_latents.ipynb #7fcff7cc
 def _begin(out, origin):
     from dit_clipped.trainer import differences
     file = out/'origin.json'
-    if not file.is_file(): return _write_json(file, origin)
-    diff = differences(json.loads(file.read_text('utf-8')), origin)
+    if not file.is_file(): return write_json(file, origin)
+    diff = differences(read_json(file), origin)
     require(not diff, f'{out} was built from something else: {"; ".join(diff)}. '
         'Build a new cache in another folder')
 
+# %% ../nbs/14_latents.ipynb #4ed30339
+def _known(file):
+    "What an earlier run wrote into unreadable.csv"
+    if not file.is_file(): return {}
+    rows = csv.reader(io.StringIO(read_text(file), newline=''))
+    try: return {int(i): LeftOut(int(i), name, why) for i, name, why in [*rows][1:]}
+    except ValueError as e: raise ValueError(f'{file} is damaged ({e}): delete it, then run again') from None
+
+def _said(path):
+    "What the header of a shard says of its captions, or None"
+    try: d = json.loads(_header(path)[1].get('captions', 'null'))
+    except ValueError: return None                                   # damaged: it is only a remark
+    return d if isinstance(d, dict) and isinstance(d.get('unknown'), dict) else None
+
+@patch
+def take(self: _Build, path, rows, known):
+    "How many items of a shard are there already; None when it must be built"
+    items = _numbers(path, rows)
+    if items is None: return None
+    for i in sorted({*rows} - {*items.tolist()}): self.left[i] = known.get(i) or LeftOut(i, str(i), 'left out by an earlier run')
+    if self.notes is not None: self.notes.merge(_said(path) or dict(vars(self.text.unread([])), seen=len(items)))
+    return len(items)
+
+# %% ../nbs/14_latents.ipynb #54d0c5c2
+@patch
+def finish(self: _Build, counts):
+    "The manifest, last of all: from now on the folder is a cache"
+    require(any(counts.values()), f'none of {len(self.dataset)} pictures can be read: see {self.out/"unreadable.csv"}')
+    said = self.notes.line() if self.notes is not None else ''
+    more = {k: v for k, v in dict(left_out=len(self.left), captions=said).items() if v}
+    shards = {f.name: dict(items=n, size=f.stat().st_size, sha256=file_sha256(f)) for f, n in counts.items()}
+    if self.left: self.write()
+    else: (self.out/'unreadable.csv').unlink(missing_ok=True)
+    write_json(self.out/'manifest.json', dict(origin=self.origin, shards=shards, **more))
+    if said: warnings.warn(f'{self.out}: {said}', UserWarning, stacklevel=3)
+
 # %% ../nbs/14_latents.ipynb #92343293
+@delegates(cache_origin)
 def build_cache(
     dataset, # Of (picture (3,H,W) in [-1,1], caption)
     vae,     # A `VAE`
     text,    # A `CLIPText`
-    out,     # Folder: gets shard_NNNNN.safetensors and, when all are there, manifest.json
+    out,     # Folder: gets shard_NNNNN.safetensors, unreadable.csv and, when all are there, manifest.json
     shard_size: int=4096, # Items per file: what an interruption can cost
     mirror: bool=False, # Also keep every picture flipped; captions that say left or right then lie
-    dtype: str='float16', # Of the stored numbers: 'float32' keeps every bit
-    progress: bool=True # Draw a bar
-) -> Path: # The folder; ValueError when it belongs to other models or data
+    progress: bool=True, # Draw a bar
+    max_share: float=.01, # Share of the pictures that may be unreadable and left out
+    **kwargs # dtype='float32' keeps every bit
+) -> Path: # The folder; ValueError when it belongs to other models or data, or too many pictures are unreadable
     "Encode every picture and caption once; an interrupted build continues"
     from tqdm.auto import tqdm
-    out, origin = Path(out), cache_origin(dataset, vae, text, shard_size, mirror, dtype)
-    _begin(out, origin)
-    starts = range(0, len(dataset), shard_size)
-    parts = {out/f'shard_{k:05}.safetensors': range(i, min(i + shard_size, len(dataset)))
-             for k, i in enumerate(starts)}
-    for f, rows in tqdm(parts.items(), desc='cache', disable=not progress):
-        if _rows(f) == len(rows): continue
-        with atomic_path(f) as p: save_file(_shard(dataset, rows, vae, text, mirror, dtype), p)
-    _write_json(out/'manifest.json', dict(origin=origin, shards={f.name: dict(items=len(r),
-        size=f.stat().st_size, sha256=_sha(f)) for f, r in parts.items()}))
+    out, origin = Path(out), cache_origin(dataset, vae, text, shard_size, mirror, **kwargs)
+    build = _Build(dataset, vae, text, origin, out, in_range(max_share, 0, 1, 'max_share')); _begin(out, origin)
+    n, known = len(dataset), _known(out/'unreadable.csv')
+    rows = {out/f'shard_{k:05}.safetensors': range(i, min(i + shard_size, n)) for k, i in enumerate(range(0, n, shard_size))}
+    counts = {f: build.take(f, r, known) for f, r in rows.items()}
+    build.leave_out([])                                              # perhaps they were too many before
+    for f in tqdm([f for f, there in counts.items() if there is None], desc='cache', disable=not progress):
+        tensors, about = build.shard(rows[f])
+        with atomic_path(f) as p: save_file(tensors, p, about)
+        counts[f] = len(tensors['length'])
+    build.finish(counts)
     return out
 
 # %% ../nbs/14_latents.ipynb #d9bc6524
+@dataclass(frozen=True)
+class _Origin:
+    "What a cache says it was made from"
+    data: dict[str, Any]
+    vae: str
+    text: str
+    mirror: bool
+    shard_size: Annotated[int, 1, 2**40]
+    dtype: Literal['float16', 'bfloat16', 'float32']
+
+@dataclass(frozen=True)
+class _Manifest:
+    "manifest.json of a cache"
+    origin: dict
+    shards: dict[str, dict]
+    left_out: Annotated[int, 0, 2**40] = 0
+    captions: str = ''
+
+@dataclass(frozen=True)
+class _Entry:
+    "What the manifest says of a shard"
+    items: Annotated[int, 0, 2**40]
+    size: Annotated[int, 1, 2**60]
+    sha256: Annotated[str, 64, 64]
+
+# %% ../nbs/14_latents.ipynb #c228022a
 class LatentCache:
     "What `build_cache` wrote, memory-mapped; item: (moments, pooled, tokens, mask)"
     def __init__(self,
@@ -577,31 +769,60 @@ class LatentCache:
         self.folder = Path(folder); file = self.folder/'manifest.json'
         require(file.is_file(), f'{folder} is no whole cache, it has no manifest.json: run '
             'build_cache (dit_clipped_encode) to the end', FileNotFoundError)
-        self.manifest = json.loads(file.read_text('utf-8')); o = self.manifest['origin']
-        for k, m in dict(vae=vae, text=text).items(): require(m is None or m.sha256() == o[k],
+        self.manifest = read_json(file); m = from_json(_Manifest, self.manifest, file)
+        o = self.origin = from_json(_Origin, m.origin, f'origin in {file}')
+        for k, part in dict(vae=vae, text=text).items(): require(part is None or part.sha256() == getattr(o, k),
             f'{folder} was built with another {k} encoder: build a new cache in another folder')
-        self.shards = [self._open(k, v, verify) for k, v in self.manifest['shards'].items()]
-        self.size, self.n = o['shard_size'], sum(len(s['length']) for s in self.shards)
-        self.mirror = o['mirror']
+        self.mirror, self.total = o.mirror, typed(o.data.get('items'), Annotated[int, 1, 2**40], f'items in {file}')
+        rows = [range(i, min(i + o.shard_size, self.total)) for i in range(0, self.total, o.shard_size)] \
+            if self.total <= o.shard_size*len(m.shards) else []
+        require([*m.shards] == [f'shard_{k:05}.safetensors' for k in range(len(rows))], f'{file} names {len(m.shards)} '
+            f'shards {[*m.shards][:2]}, which are not those of {self.total} items, {o.shard_size} each: restore it')
+        self.shards = [self._open(k, rows[i], v, verify) for i, (k, v) in enumerate(m.shards.items())]
+        self._join()
     def __len__(self): return self.n*(1 + self.mirror)               # flipped pictures come last
 
 # %% ../nbs/14_latents.ipynb #18072bd9
 @patch
-def _open(self: LatentCache, name, about, verify):
+def _open(self: LatentCache, name, rows, about, verify):
+    "The tensors of a shard, and as `item` which items they are"
+    about = from_json(_Entry, about, f'{name} in {self.folder}/manifest.json')
     f = self.folder/name; size = f.stat().st_size if f.is_file() else 0
-    good = size == about['size'] and _rows(f) == about['items']
-    require(good and (not verify or _sha(f) == about['sha256']), f'{f} is broken or missing '
-        f'({size} of {about["size"]} bytes): delete it and run build_cache (dit_clipped_encode) '
+    items = _numbers(f, rows) if size == about.size else None
+    good = items is not None and len(items) == about.items
+    require(good and (not verify or file_sha256(f) == about.sha256), f'{f} is broken or missing '
+        f'({size} of {about.size} bytes): delete it and run build_cache (dit_clipped_encode) '
         'again; only what is missing is built')
-    with safe_open(f, 'pt') as s: return {k: s.get_tensor(k) for k in s.keys()}
+    with safe_open(f, 'pt') as s: return {k: s.get_tensor(k) for k in s.keys()} | dict(item=items)
+
+# %% ../nbs/14_latents.ipynb #d7781049
+_AXES = dict(moments=4, mirrored=4, pooled=2, tokens=3, length=1, item=1)
+
+@patch
+def _join(self: LatentCache):
+    "Check the shards against each other; where each begins, and which items there are"
+    full, o = [s for s in self.shards if len(s['item'])], self.origin
+    require(full, f'{self.folder} holds no item: build it again')
+    names = {k for k in _AXES if o.mirror or k != 'mirrored'}
+    for s in full:
+        kind = {k: (*v.shape[1:], v.dtype) for k, v in s.items()}
+        ok = s.keys() == names and all(v.ndim == _AXES[k] and len(v) == len(s['item']) for k, v in s.items())
+        ok = ok and all(v.dtype == getattr(torch, o.dtype) for k, v in s.items() if k not in ('length', 'item'))
+        require(ok and kind == {k: (*v.shape[1:], v.dtype) for k, v in full[0].items()}, f'a shard of {self.folder} has '
+            f'{kind}, expected {sorted(names)} of the same shapes in all, in {o.dtype}: build it again')
+        n = s['length']
+        require(not n.is_floating_point() and 0 <= n.min() and n.max() <= s['tokens'].shape[1], f'a shard of '
+            f'{self.folder} has captions of {n.min()} to {n.max()} tokens, expected 0 to {s["tokens"].shape[1]}: build it again')
+    self.items = torch.cat([s['item'] for s in self.shards])         # (n,), numbers in the dataset
+    self.n, self.ends = len(self.items), [*torch.tensor([len(s['item']) for s in self.shards]).cumsum(0).tolist()]
 
 # %% ../nbs/14_latents.ipynb #3745e138
 @patch
 def _at(self: LatentCache, i):
     "Shard, row in it, and which moments"
     require(0 <= i < len(self), f'no item {i}: they go from 0 to {len(self) - 1}', IndexError)
-    k, j = divmod(i % self.n, self.size)
-    return self.shards[k], j, 'moments' if i < self.n else 'mirrored'
+    r = i % self.n; k = bisect.bisect_right(self.ends, r)
+    return self.shards[k], r - (self.ends[k - 1] if k else 0), 'moments' if i < self.n else 'mirrored'
 
 # %% ../nbs/14_latents.ipynb #1389a90b
 @patch
@@ -610,6 +831,7 @@ def __getitems__(self: LatentCache,
 ) -> tuple: # moments (b,2c,h,w), pooled (b,e), tokens (b,l,w), mask (b,l)
     "A batch at once, which is what a DataLoader asks for"
     at = [self._at(i) for i in rows]
+    if not at: return tuple(o[:0] for o in self.__getitems__([0]))
     m = torch.stack([s[k][j] for s, j, k in at]).float()             # (b,2c,h,w)
     p, t = (torch.stack([s[k][j] for s, j, _ in at]).float() for k in ('pooled', 'tokens'))
     n = torch.stack([s['length'][j] for s, j, _ in at]).long()       # (b,)
@@ -626,25 +848,61 @@ def __getitem__(self: LatentCache,
 
 # %% ../nbs/14_latents.ipynb #33d68d24
 @patch
+def rows_of(self: LatentCache,
+    numbers # Of items of the dataset; from its length on, of their flipped twins
+) -> list: # Rows of this cache; items that it does without are passed over
+    "Where items of the dataset are in the cache"
+    if self.n == self.total: return [*numbers]
+    row = {i: r for r, i in enumerate(self.items.tolist())}
+    row |= {self.total + i: self.n + r for i, r in row.items()} if self.mirror else {}
+    top = self.total*(1 + self.mirror)
+    for i in numbers: require(0 <= i < top, f'no item {i}: they go from 0 to {top - 1}', IndexError)
+    return [row[i] for i in numbers if i in row]
+
+@patch
 def loader(self: LatentCache,
     rows: list=None # Item numbers, as from `Pictograms.rows`; None: every item once
 ): # A DataLoader for `Trainer`
     "Batches as they are"
-    some = self if rows is None else Subset(self, rows)
+    some = self if rows is None else Subset(self, self.rows_of(rows))
     return DataLoader(some, collate_fn=lambda batch: batch)
+
+# %% ../nbs/14_latents.ipynb #1f5a8119
+@patch
+def identity(self: LatentCache) -> dict: # JSON: data, encoders, and how much was left out
+    "What training from this cache means"
+    o = self.manifest['origin']
+    return dict(kind='LatentCache', **{k: o[k] for k in ('data', 'vae', 'text', 'mirror', 'dtype')}, left_out=self.total - self.n)
 
 # %% ../nbs/14_latents.ipynb #5572115c
 class LatentBatch:
     "`encode_fn` of a `Trainer`: a batch of a cache, or of pictures and captions, to (z, TextCond)"
     def __init__(self,
         vae, # A `VAE`
-        text=None # A `CLIPText`, for batches of (pictures, captions)
-    ): self.vae, self.text = vae, text
+        text=None, # A `CLIPText`, for batches of (pictures, captions)
+        notes=None # A `CaptionNotes` that counts what it cannot read; None: it warns
+    ): self.vae, self.text, self.notes = vae, text, notes
     def __call__(self, *batch):
-        if len(batch) == 2: m, y = self.vae.moments(batch[0]), self.text(list(batch[1]))
-        else: m, y = batch[0], TextCond(*batch[1:])
+        m, y = self.read(*batch) if len(batch) == 2 else (batch[0], TextCond(*batch[1:]))
         noise = torch.randn(m[:, :self.vae.channels].shape, device=m.device)
         return self.vae.sample(m, noise), y                          # (b,c,h,w)
+    def identity(self) -> dict: # JSON: the encoders' hashes
+        "What its latents and conditions mean"
+        return dict(vae=self.vae.sha256(), text=None if self.text is None else self.text.sha256())
+
+# %% ../nbs/14_latents.ipynb #c76d3d3a
+@patch
+def read(self: LatentBatch, images, captions):
+    "Moments and `TextCond` of pictures and captions"
+    require(self.text is not None, 'pictures come with captions, and this LatentBatch has no text encoder: pass text=')
+    captions = list(captions)
+    if not captions:
+        h, w = (s//self.vae.f for s in images.shape[-2:]) if images.ndim == 4 else (1, 1)
+        none = [torch.zeros(0, *s, device=self.vae.device) for s in
+            ((2*self.vae.channels, h, w), (self.text.pooled_dim,), (1, self.text.context_dim), (1,))]
+        return none[0], TextCond(*none[1:3], none[3].bool())
+    m = self.vae.moments(images)
+    return m, self.text(captions) if self.notes is None else self.text(captions, notes=self.notes)
 
 # %% ../nbs/14_latents.ipynb #53984a46
 def _stepper(vae, text, cache, model):
@@ -670,9 +928,10 @@ def compare_speed(
     "Train from pictures and from a cache, in turn; medians"
     cache = LatentCache(build_cache(dataset, vae, text, folder, progress=False), vae, text)
     step, secs = _stepper(vae, text, cache, model), dict(pictures=[], cache=[])
-    get = dict(pictures=lambda rows: _read(dataset, rows), cache=cache.__getitems__)
+    items = cache.items.tolist()
+    get = dict(pictures=lambda rows: _read(dataset, [items[r] for r in rows])[:2], cache=cache.__getitems__)
     for _ in range(repeats + 1):
-        rows = torch.randint(len(dataset), (batch_size,)).tolist()
+        rows = torch.randint(cache.n, (batch_size,)).tolist()
         for k, f in get.items():
             t0 = time.perf_counter(); step(f(rows)); secs[k].append(time.perf_counter() - t0)
     v = {k: batch_size/sorted(s[1:])[repeats//2] for k, s in secs.items()}

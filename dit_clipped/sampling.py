@@ -7,12 +7,13 @@ __all__ = ['ClosedFormDenoiser', 'ImageNoise', 'image_noise', 'predictor', 'Gues
 
 # %% ../nbs/11_sampling.ipynb #3940c95e
 import torch
+from numbers import Integral
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from typing import NamedTuple
-from .core import in_range, one_of, require, show_images
+from .core import evaluating, in_range, one_of, require, show_images
 from .losses import Objective, learned_logvar, split_sigma
 from .schedule import Schedule, respaced_timesteps
 
@@ -89,9 +90,9 @@ def image_noise(
     seeds # One int, or `torch.Generator`, per picture
 ) -> ImageNoise: # Every stream at its start; raises when a seed is no int or there are none
     "Streams of noise, one per seed"
-    def gen(s): return s if isinstance(s, torch.Generator) else torch.Generator().manual_seed(s)
+    def gen(s): return s if isinstance(s, torch.Generator) else torch.Generator().manual_seed(int(s))
     seeds = list(seeds)
-    good = [isinstance(s, (int, torch.Generator)) and not isinstance(s, bool) for s in seeds]
+    good = [isinstance(s, (Integral, torch.Generator)) and not isinstance(s, bool) for s in seeds]
     require(seeds and all(good), f'seeds {seeds}: pass one int (or torch.Generator) per picture')
     return ImageNoise(map(gen, seeds))
 
@@ -112,8 +113,9 @@ def predictor(
     objective: Objective, # The one the model was trained for; give the sampler the same
     y=None                # Condition of every picture: labels (b,), a `TextCond`, or None
 ): # predict(x_t, t): t (b,) counts steps of `objective`, whichever the sampler visits
-    "Hide `model` and `y` behind `predict(x_t, t)`, all that a sampler sees"
-    def predict(x, t): return model(x, objective.net_t(t), y)
+    "Hide `model`, in eval mode, and `y` behind `predict(x_t, t)`, all that a sampler sees"
+    def predict(x, t):
+        with evaluating(model): return model(x, objective.net_t(t), y)
     return predict
 
 # %% ../nbs/11_sampling.ipynb #d59ea953

@@ -7,6 +7,7 @@ __all__ = ['SAMPLERS', 'Levels', 'levels', 'solve', 'euler', 'heun', 'dpm_solver
 
 # %% ../nbs/12_solvers.ipynb #603fe99d
 import torch
+from numbers import Integral
 from typing import NamedTuple
 from fastcore.meta import delegates
 from torch import Tensor
@@ -19,12 +20,13 @@ from .schedule import Schedule, respaced_timesteps
 # %% ../nbs/12_solvers.ipynb #7abad019
 def _times(path, steps, spacing):
     "The falling steps or times to ask at"
-    if isinstance(steps, (list, tuple, Tensor)): return torch.as_tensor(steps)
+    if getattr(steps, 'ndim', 0) or isinstance(steps, (list, tuple)): return torch.as_tensor(steps)
     chain,T = isinstance(path, Schedule),getattr(path, 'T', 1000)
     if chain and (spacing == 'even' or isinstance(steps, str)):
         return torch.tensor(respaced_timesteps(T, steps)).flip(0)
-    require(isinstance(steps, int) and 1 <= steps <= T,
+    require(isinstance(steps, Integral) and 1 <= steps <= T,
         f'steps is {steps!r}, expected a whole number from 1 to {T}')
+    steps = int(steps)
     t = torch.arange(steps, 0, -1, dtype=torch.float64)/steps          # (n,) 1, ..., 1/n
     return (t*T).round().long() - 1 if chain else path.bend(t)
 
@@ -142,5 +144,5 @@ def sample(
 ) -> Tensor: # x0 (b,c,h,w); raises on an unknown sampler, or one that does not fit the path
     "From seeds to pictures, by the sampler of that name"
     f = SAMPLERS[one_of(sampler, list(SAMPLERS), 'sampler')]
-    noise = image_noise([seeds] if isinstance(seeds, int) else seeds)
+    noise = image_noise([seeds] if isinstance(seeds, Integral) else seeds)
     return f(predict, noise.draw(shape, device), objective, steps, noise=noise, **kwargs)

@@ -4,25 +4,26 @@
 
 # %% auto #0
 __all__ = ['SLOTS', 'TINY', 'clip_loss', 'scene_targets', 'said_targets', 'hard_group', 'QuickGELU', 'TextTower', 'WordTokenizer',
-           'CLIPText', 'SlotHeads', 'slot_loss', 'ClipImage', 'load_clip_image', 'train_clip']
+           'CaptionNotes', 'CLIPText', 'SlotHeads', 'slot_loss', 'ClipImage', 'load_clip_image', 'train_clip']
 
 # %% ../nbs/15_text.ipynb #a65ceed8
 import hashlib, json, math, random, re, shutil, time, warnings
 import torch, torch.nn.functional as F
-from collections import OrderedDict
-from dataclasses import asdict, replace
+from collections import Counter, OrderedDict
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
 from fastcore.basics import patch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn, Tensor
 from .conditioning import TextCond, length_mask
 from .core import atomic_path, default_device, default_dtype, in_range, one_of, require
 from .data import COLOURS, GLYPHS, HELD_OUT, PLACES, SIZES, caption, draw, random_scene
-from .trainer import latest_checkpoint, load_checkpoint, save_checkpoint
+from .files import from_json, read_json, typed, write_json
+from .trainer import differences, latest_checkpoint, load_checkpoint, save_checkpoint
 from .training import autocast, clip_grads
-from .weights import read_state
+from .weights import blank, plain_state, read_state, unprefixed
 
 # %% ../nbs/15_text.ipynb #21898f7c
 def clip_loss(
@@ -209,7 +210,7 @@ class WordTokenizer:
         top = max((r for rows in words.values() for r in rows), default=0)
         self.context_length = in_range(context_length, 3, 10**6, 'context_length')
         self.words, self.start, self.end, self.vocab_size = words, top + 1, top + 2, top + 3
-    def __call__(self, captions): return self.rows(captions)
+    def __call__(self, captions, notes=None): return self.rows(captions, notes)
 
 # %% ../nbs/15_text.ipynb #27fb3242
 @patch(cls_method=True)
@@ -242,25 +243,61 @@ def _rows(self: WordTokenizer, text):
 # %% ../nbs/15_text.ipynb #168c2ac8
 def _warn_cut(cut, length):
     for c in cut: warnings.warn(f'a caption is longer than {length} tokens, start and end '
-        f'included; this part was cut off: {c!r}', UserWarning, stacklevel=4)
+        f'included; this part was cut off: {c!r}', UserWarning, stacklevel=5)
+
+# %% ../nbs/15_text.ipynb #9b8c67e5
+class CaptionNotes:
+    "Counts what a model could not read of many captions"
+    def __init__(self): self.seen, self.odd, self.cut, self.unknown, self.example = 0, 0, 0, Counter(), ''
+    def add(self,
+        unknown: list, # Words of one caption that the model never learned
+        rest: str='' # What was cut off it
+    ):
+        "Count one caption"
+        self.seen += 1; self.odd += bool(unknown); self.cut += bool(rest)
+        self.unknown.update({*unknown}); self.example = self.example or rest
+    def merge(self, d: dict # As `vars` gives it, perhaps through JSON
+    ):
+        "Count what was counted elsewhere"
+        self.seen += d['seen']; self.odd += d['odd']; self.cut += d['cut']
+        self.unknown.update(d['unknown']); self.example = self.example or d['example']
+
+# %% ../nbs/15_text.ipynb #41271031
+@patch
+def line(self: CaptionNotes) -> str: # '' when everything was read
+    "One sentence: how many captions, which words"
+    top = ', '.join(f'{w!r} ({n:,})' for w, n in self.unknown.most_common(8))
+    more = f' and {len(self.unknown) - 8:,} more'*(len(self.unknown) > 8)
+    parts = [f'{self.odd:,} have words that this model never learned and leaves out: {top}{more}']*bool(self.odd)
+    if self.cut: parts.append(f'{self.cut:,} are too long and were cut, the first before {self.example!r}')
+    return f'of {self.seen:,} captions {"; ".join(parts)}'*bool(parts)
 
 # %% ../nbs/15_text.ipynb #bf330aad
+def _warn(found, length):
+    unknown = dict.fromkeys(w for _, _, new in found for w in new)
+    if unknown: warnings.warn('words this model never learned: '
+        f'{", ".join(map(repr, unknown))}; they are left out', UserWarning, stacklevel=4)
+    _warn_cut([rest for _, rest, _ in found if rest], length)
+
 @patch
 def rows(self: WordTokenizer,
-    captions: list # Texts
-) -> Tensor: # (b,l) whole numbers; a warning names unknown words and what was cut
+    captions: list, # Texts
+    notes: CaptionNotes=None # Counts unknown words and what was cut; a warning names them when None
+) -> Tensor: # (b,l) whole numbers
     "Rows for `captions`, padded with 0"
     ids = torch.zeros(len(captions), self.context_length, dtype=torch.long)  # (b,l)
-    cut, unknown = [], {}
-    for k, c in enumerate(captions):
-        rows, rest, new = self._rows(c)
-        rows = [self.start, *rows, self.end]
-        ids[k, :len(rows)] = torch.tensor(rows)
-        cut += [rest]*bool(rest); unknown |= dict.fromkeys(new)
-    if unknown: warnings.warn('words this model never learned: '
-        f'{", ".join(map(repr, unknown))}; they are left out', UserWarning, stacklevel=3)
-    _warn_cut(cut, self.context_length)
+    found = [self._rows(c) for c in captions]
+    for row, (inside, _, _) in zip(ids, found):
+        inside = [self.start, *inside, self.end]
+        row[:len(inside)] = torch.tensor(inside)
+    if notes is None: _warn(found, self.context_length)
+    else: self.note(captions, notes, found)
     return ids
+
+@patch
+def note(self: WordTokenizer, captions, notes, found=None):
+    "Count what would not be read of `captions`"
+    for _, rest, new in found or map(self._rows, captions): notes.add(new, rest)
 
 # %% ../nbs/15_text.ipynb #3d036bb9
 def _config(name):
@@ -281,9 +318,12 @@ class _BPE:
         self.context_length = self.tok.context_length
     def encode(self, text): return self.tok.encode(text)
     def decode(self, ids): return self.tok.decode(ids)
-    def __call__(self, captions):
-        rest = [self.decode(self.encode(c)[self.context_length - 2:]).strip() for c in captions]
-        _warn_cut([r for r in rest if r], self.context_length)
+    def _rest(self, c): return self.decode(self.encode(c)[self.context_length - 2:]).strip()
+    def note(self, captions, notes):
+        for c in captions: notes.add([], self._rest(c))
+    def _warn(self, captions): _warn_cut([r for r in map(self._rest, captions) if r], self.context_length)
+    def __call__(self, captions, notes=None):
+        self._warn(captions) if notes is None else self.note(captions, notes)
         return self.tok(captions)
 
 # %% ../nbs/15_text.ipynb #b45171bb
@@ -331,21 +371,35 @@ def to(self: CLIPText,
     return self
 
 # %% ../nbs/15_text.ipynb #baf00fb4
-@patch
-@torch.no_grad()
-def __call__(self: CLIPText,
-    captions # A text or a list of b texts; "" says nothing
-) -> TextCond: # pooled (b,e) of length 1, tokens (b,l,f), mask (b,l): none true for ""
-    "Read `captions`"
+def _texts(captions):
     captions = [captions] if isinstance(captions, str) else list(captions)
     bad = [c for c in captions if not isinstance(c, str)]
     require(not bad, f'{bad[:1]} is no text: pass a string or a list of strings', TypeError)
+    return captions
+
+@patch
+@torch.no_grad()
+def __call__(self: CLIPText,
+    captions, # A text or a list of b texts; "" says nothing
+    notes: CaptionNotes=None # Counts what cannot be read; a warning names it when None
+) -> TextCond: # pooled (b,e) of length 1, tokens (b,l,f), mask (b,l): none true for ""
+    "Read `captions`"
+    captions = _texts(captions)
     require(captions, 'no caption: the list is empty')
-    ids = self.tokenizer(captions).to(self.device)            # (b,l)
+    ids = (self.tokenizer(captions) if notes is None else self.tokenizer(captions, notes)).to(self.device)  # (b,l)
     xs = self.tower.states(ids)                                      # layers+1 times (b,l,w)
     n = ids.argmax(-1) + 1                                    # (b,), 2: nothing inside
     return TextCond(F.normalize(self.tower.pool(xs[-1], ids), dim=-1),
         torch.cat([xs[k] for k in self.layers], -1), length_mask(n*(n > 2), ids.shape[1]))
+
+# %% ../nbs/15_text.ipynb #d5110e97
+@patch
+def unread(self: CLIPText,
+    captions # A text or many
+) -> CaptionNotes: # `.line()` says it in a sentence
+    "Count what this model cannot read of `captions`, without running the tower"
+    notes = CaptionNotes(); self.tokenizer.note(_texts(captions), notes)
+    return notes
 
 # %% ../nbs/15_text.ipynb #566cc2c5
 @patch
@@ -353,27 +407,21 @@ def sha256(self: CLIPText) -> str: # 64 letters; the same exactly when everythin
     "A fingerprint of weights, layers and vocabulary"
     words = getattr(self.tokenizer, 'words', None) or self.tokenizer.name
     h = hashlib.sha256(json.dumps([self.tower.config, self.layers, words], sort_keys=True).encode())
-    for k, v in sorted(self.tower.state_dict().items()):
-        h.update(k.encode()); h.update(v.float().cpu().numpy().tobytes())
+    for k, v in sorted(plain_state(self.tower).items()):
+        h.update(k.encode()); h.update(v.float().numpy().tobytes())
     return h.hexdigest()
 
 # %% ../nbs/15_text.ipynb #6c437f46
-def _write(folder, state, dtype, **texts):
-    half = lambda v: v.to(dtype) if dtype and v.is_floating_point() else v
-    state = {k: half(v).detach().cpu().contiguous() for k, v in state.items()}
+def _write(folder, module, dtype, **texts):
+    state = plain_state(module, dtype)
     with atomic_path(folder/'model.safetensors') as p: save_file(state, p)
-    for k, o in texts.items():
-        with atomic_path(folder/f'{k}.json') as p: p.write_text(json.dumps(o, indent=1), 'utf-8')
+    for k, o in texts.items(): write_json(folder/f'{k}.json', o)
     return folder
-
-def _json(path):
-    require(path.is_file(), f'no {path}: is the folder complete?', FileNotFoundError)
-    try: return json.loads(path.read_text('utf-8'))
-    except ValueError as e: raise ValueError(f'{path} is no JSON ({e}): restore it') from e
 
 # %% ../nbs/15_text.ipynb #23bd3ea4
 def _load(module, state, source):
     "`state` into `module`, strictly, as float32"
+    state = unprefixed(state, module.state_dict(), source)
     want, have = ({k: tuple(v.shape) for k, v in o.items()} for o in (module.state_dict(), state))
     wrong = sorted(k for k in {*want, *have} if want.get(k) != have.get(k))
     require(not wrong, f'{source} does not fit: {len(wrong)} weights are missing, too many or of '
@@ -393,7 +441,45 @@ def save_pretrained(self: CLIPText,
     config = dict(_class_name='CLIPText', tower=self.tower.config, layers=self.layers,
         tokenizer=None if own else self.tokenizer.name)
     texts = dict(vocab=self.tokenizer.words) if own else {}
-    return _write(Path(folder), self.tower.state_dict(), dtype, config=config, **texts)
+    return _write(Path(folder), self.tower, dtype, config=config, **texts)
+
+# %% ../nbs/15_text.ipynb #74ed9816
+_Count = Annotated[int, 1, 2**17]
+
+@dataclass(frozen=True)
+class _Sizes:
+    "The arguments of a `TextTower`, as a file has them"
+    vocab_size: Annotated[int, 3, 10**7]
+    context_length: Annotated[int, 3, 10**5]
+    width: _Count
+    layers: Annotated[int, 1, 1000]
+    heads: _Count
+    embed_dim: _Count
+    quick_gelu: bool = False
+    def __post_init__(self): require(self.width % self.heads == 0,
+        f'width {self.width} cannot be shared by {self.heads} heads: it must divide')
+    def numbers(self): return self.width*(self.vocab_size + self.context_length + self.embed_dim + 13*self.width*self.layers)
+
+@dataclass(frozen=True)
+class _TextFile:
+    "config.json of a `CLIPText`"
+    tower: dict
+    layers: Annotated[list[int], 1, 2000] = (-1,)
+    tokenizer: str|None = None
+
+def _tower(sizes): return blank(lambda: TextTower(**asdict(sizes)), sizes.numbers())
+
+# %% ../nbs/15_text.ipynb #7fed9e89
+_Words = dict[str, Annotated[list[Annotated[int, 1, 10**7]], 1, 1000]]
+
+def _tokenizer(name, file, sizes):
+    "open_clip's by name, or the words in `file`; as many rows as the tower has"
+    if name: tok = _BPE(name)
+    else: tok = WordTokenizer(typed(read_json(file), _Words, file), sizes.context_length)
+    rows = getattr(tok, 'vocab_size', sizes.vocab_size)
+    require(rows == sizes.vocab_size, f'{file} has words for a table of {rows} rows, the tower has '
+        f'{sizes.vocab_size}: they are not of one model')
+    return tok
 
 # %% ../nbs/15_text.ipynb #552f1647
 @patch(cls_method=True)
@@ -401,14 +487,14 @@ def from_pretrained(cls: CLIPText,
     folder, # From `save_pretrained`
     layers=None # As in `CLIPText`; as saved when None
 ):
-    "Read a saved `CLIPText`: strictly, from local files only"
-    folder = Path(folder); c = _json(folder/'config.json')
-    require(c.get('_class_name') == 'CLIPText', f'{folder} holds no CLIPText')
-    with torch.random.fork_rng(devices=[]): tower = TextTower(**c['tower'])
-    tower = _load(tower, read_state(folder/'model.safetensors'), folder/'model.safetensors')
-    if c['tokenizer']: tok = _BPE(c['tokenizer'])
-    else: tok = WordTokenizer(_json(folder/'vocab.json'), c['tower']['context_length'])
-    return cls(tower, tok, layers or c['layers'])
+    "Read a saved `CLIPText`: strictly, from local files only; ValueError says which entry of which file is wrong"
+    folder = Path(folder); where, weights = folder/'config.json', folder/'model.safetensors'
+    d = read_json(where)
+    require(d.get('_class_name') == 'CLIPText', f'{folder} holds no CLIPText')
+    c = from_json(_TextFile, d, where); sizes = from_json(_Sizes, c.tower, f'tower in {where}')
+    for k in c.layers: in_range(k, -sizes.layers - 1, sizes.layers, f'a number of layers in {where}')
+    tok = _tokenizer(c.tokenizer, folder/'vocab.json', sizes)
+    return cls(_load(_tower(sizes), read_state(weights), weights), tok, layers or c.layers)
 
 # %% ../nbs/15_text.ipynb #2a721290
 _SIZES = 'vocab_size', 'context_length', 'width', 'layers', 'heads'
@@ -457,23 +543,54 @@ def _weights_file(name, pretrained, cache_dir, local_files_only):
     tags = open_clip.list_pretrained_tags_by_model(name)
     require(path.exists(), f'{pretrained!r} is no weights of {name}, no file and no folder; '
         f'its weights are {tags}')
-    files = sorted(path.glob('*.safetensors')) if path.is_dir() else [path]
+    files = sorted(path.glob('*.safetensors.index*.json')) or sorted(path.glob('*.safetensors')) if path.is_dir() else [path]
     require(len(files) == 1, f'{path} holds {len(files)} .safetensors files, '
         f'{[f.name for f in files]}: pass the one that is meant')
     return files[0]
 
+# %% ../nbs/15_text.ipynb #98a820d9
+_PARTS = {'attn.out_proj': 'self_attn.out_proj', 'ln_1': 'layer_norm1', 'ln_2': 'layer_norm2',
+    'mlp.c_fc': 'mlp.fc1', 'mlp.c_proj': 'mlp.fc2'}
+
+def _pairs(n):
+    "(our name, Hugging Face's names for it) in a text tower of n blocks"
+    yield 'token_embedding.weight', ['embeddings.token_embedding.weight']
+    yield 'positional_embedding', ['embeddings.position_embedding.weight']
+    for end in ('weight', 'bias'):
+        yield f'ln_final.{end}', [f'final_layer_norm.{end}']
+        for i in range(n):
+            a, b = f'transformer.resblocks.{i}.', f'encoder.layers.{i}.'
+            yield f'{a}attn.in_proj_{end}', [f'{b}self_attn.{c}_proj.{end}' for c in 'qkv']
+            for x, y in _PARTS.items(): yield f'{a}{x}.{end}', [f'{b}{y}.{end}']
+
+# %% ../nbs/15_text.ipynb #66529ff7
+_MARK = 'encoder.layers.0.self_attn.q_proj.weight'
+
+def _from_hf(state, path):
+    "Hugging Face's names as ours, where `state` has them"
+    root = next((k[:-len(_MARK)] for k in state if k.endswith(_MARK)), None)
+    if root is None or f'{root}embeddings.token_embedding.weight' not in state: return state
+    proj = root.removesuffix('text_model.') + 'text_projection.weight'
+    require(proj in state, f'{path} has no {proj}, which makes the pooled vector: it is a CLIPTextModel without '
+        'projection, or no CLIP. Take the CLIPModel, or CLIPTextModelWithProjection, of the same name')
+    inside = re.compile(re.escape(root) + r'encoder\.layers\.(\d+)\.')
+    n = 1 + max(int(m[1]) for m in map(inside.match, state) if m)
+    pairs = [(a, [root + b for b in bs]) for a, bs in _pairs(n)]
+    lost = [b for _, bs in pairs for b in bs if b not in state]
+    require(not lost, f'{path} lacks {len(lost)} weights of its text tower, first {lost[:3]}: fetch it again')
+    wrong = [b for _, bs in pairs for b in bs if state[b].shape[1:] != state[bs[0]].shape[1:] or not state[b].ndim]
+    require(not wrong and state[proj].ndim == 2, f'{path} has other shapes than a CLIP, first {wrong[:1] or proj}')
+    return {a: torch.cat([state[b] for b in bs]) for a, bs in pairs} | dict(text_projection=state[proj].T.contiguous())
+
 # %% ../nbs/15_text.ipynb #e862afd1
+_EYES = re.compile(r'(?:^|\.)(?:visual|vision_model|visual_projection|logit_scale|logit_bias|position_ids)(?:\.|$)')
+_ENDS = 'token_embedding.weight', 'positional_embedding', 'ln_final.weight', 'text_projection'
+
 def _text_state(path):
-    "The weights of the text half in an open_clip file, whatever prefix they stand under"
-    bare = lambda k: re.sub(r'^(module\.)?(text\.)?', '', k)
-    if path.suffix != '.safetensors':
-        state = read_state(path, 'state_dict')
-        return {bare(k): v for k, v in state.items() if _is_text(bare(k))}
-    try:
-        with safe_open(path, 'pt') as f:
-            return {bare(k): f.get_tensor(k).clone() for k in f.keys() if _is_text(bare(k))}
-    except SafetensorError as e:
-        raise ValueError(f'{path} is cut short or no safetensors ({e}): fetch it again') from e
+    "The weights of the text half in a file of open_clip or Hugging Face, whatever prefix they stand under"
+    state = read_state(path, 'state_dict', lambda k: not _EYES.search(k))
+    state = unprefixed(_from_hf(state, path), _ENDS, path, others=True)
+    return {k: v for k, v in state.items() if _is_text(k)}
 
 # %% ../nbs/15_text.ipynb #dbdf7042
 def _warn_gelu(name, pretrained, quick):
@@ -500,7 +617,7 @@ def from_open_clip(cls: CLIPText,
         _warn_gelu(name, pretrained, c['quick_gelu'])
         source = _weights_file(name, pretrained, cache_dir, local_files_only)
         state = _text_state(source)
-    with torch.random.fork_rng(devices=[]): tower = TextTower(**c)
+    tower = _tower(from_json(_Sizes, c, f"open_clip's {name}"))
     return cls(_load(tower, state, source), _BPE(name), layers)
 
 # %% ../nbs/15_text.ipynb #f08754c2
@@ -571,19 +688,44 @@ class ClipImage:
         dtype: torch.dtype=None # Of the stored weights; as they are when None
     ) -> Path: # The folder: config.json, model.safetensors
         "Write the image tower, nothing of the text tower"
-        return _write(Path(folder), self.tower.state_dict(), dtype, config=self.config)
+        return _write(Path(folder), self.tower, dtype, config=self.config)
+
+# %% ../nbs/15_text.ipynb #988170e1
+@dataclass(frozen=True)
+class _EyeFile:
+    "config.json of a `ClipImage`"
+    vision_cfg: dict
+    embed_dim: _Count
+    scale: Annotated[float, 1e-6, 1e6]
+
+def _vision(d, where):
+    "open_clip's settings of an image tower, and about how many numbers it has; ValueError when they cannot be"
+    from open_clip.model import CLIPVisionCfg
+    c = from_json(CLIPVisionCfg, d, where)
+    for k, top in dict(width=2**14, head_width=2**14, patch_size=2**12, image_size=2**14, mlp_ratio=100).items():
+        in_range(typed(getattr(c, k), float, f'{k} in {where}'), .01 if k == 'mlp_ratio' else 1, top, f'{k} in {where}')
+    require(not c.timm_model_name, f'{where} names a model of timm, which this class does not open')
+    layers = c.layers if isinstance(c.layers, tuple) else (c.layers,)
+    for n in layers: in_range(n, 1, 1000, f'layers in {where}')
+    w, side = (32*c.width, 32) if isinstance(c.layers, tuple) else (c.width, c.patch_size)
+    require(w % c.head_width == c.image_size % side == 0, f'{where}: width {c.width}, head_width {c.head_width} and '
+        f'image_size {c.image_size} do not fit: heads must share {w}, {side} pixels the side')
+    return sum(layers)*13*w*w + w*(c.image_size//side)**2
 
 # %% ../nbs/15_text.ipynb #27791b8d
 def load_clip_image(
     folder # From `ClipImage.save_pretrained`
 ) -> ClipImage: # Imports open_clip, which takes seconds: only scoring needs it
-    "The image tower in `folder`"
+    "The image tower in `folder`; ValueError says which entry of its config is wrong"
     from open_clip.model import _build_vision_tower
-    folder = Path(folder); c = _json(folder/'config.json')
-    require(c.get('_class_name') == 'ClipImage', f'{folder} holds no ClipImage')
-    tower = _build_vision_tower(c['embed_dim'], dict(c['vision_cfg']))
-    tower = _load(tower, read_state(folder/'model.safetensors'), folder/'model.safetensors')
-    return ClipImage(tower, c['vision_cfg'], c['embed_dim'], c['scale'])
+    folder = Path(folder); where, weights = folder/'config.json', folder/'model.safetensors'
+    d = read_json(where)
+    require(d.get('_class_name') == 'ClipImage', f'{folder} holds no ClipImage')
+    c = from_json(_EyeFile, d, where); n = _vision(c.vision_cfg, f'vision_cfg in {where}')
+    try: tower = blank(lambda: _build_vision_tower(c.embed_dim, dict(c.vision_cfg)), n)
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ZeroDivisionError) as e: raise ValueError(
+        f'open_clip cannot build what vision_cfg in {where} says ({type(e).__name__}: {e})') from e
+    return ClipImage(_load(tower, read_state(weights), weights), c.vision_cfg, c.embed_dim, c.scale)
 
 # %% ../nbs/15_text.ipynb #5b88d50d
 TINY = dict(embed_dim=256,
@@ -730,8 +872,9 @@ def load(self: _ClipRun):
     path = latest_checkpoint(self.out)
     if path is None: return
     ck = load_checkpoint(path); s = ck['state']
-    require(s['settings'] == self.settings, f'{self.out} holds a run with other settings '
-        f'{s["settings"]}: pass resume=False to begin again, or another folder')
+    diff = differences(s.get('settings') or {}, self.settings)
+    require(not diff, f'{self.out} holds a run with other settings: {"; ".join(diff)}. Pass these, '
+        'resume=False to begin again, or another folder')
     self.start_stage(s['stage']); self.net.load_state_dict(ck['model'])
     opt = self.opt.state_dict()
     for k, v in ck['optimizer'].items():
