@@ -79,7 +79,7 @@ def set_rng(
     except (TypeError, ValueError, RuntimeError, OverflowError, LookupError) as e:
         raise ValueError(f'this is no state of the random generators ({e}): it was damaged, or changed by hand') from None
 
-# %% ../nbs/10_trainer.ipynb #761d6a30
+# %% ../nbs/10_trainer.ipynb #6126b22d
 def _separate(tensors):
     "On the CPU, each in a memory of its own"
     out, seen = {}, set()
@@ -89,6 +89,7 @@ def _separate(tensors):
         seen.add(at)
     return out
 
+# %% ../nbs/10_trainer.ipynb #761d6a30
 def save_checkpoint(
     path,          # The folder to make
     tensors: dict, # File name -> {tensor name: tensor}
@@ -106,7 +107,7 @@ def save_checkpoint(
         if path.exists(): shutil.rmtree(path)
     return path
 
-# %% ../nbs/10_trainer.ipynb #9b78e8e6
+# %% ../nbs/10_trainer.ipynb #f8422e9d
 @dataclass
 class _State:
     "Entries of a state.json that are known here; another kind of run may keep less, or more"
@@ -119,6 +120,7 @@ class _State:
     norms: list[float]=field(default_factory=list) # The last gradients
     empty: Annotated[int, 0, 2**53]=0         # Steps without a picture
 
+# %% ../nbs/10_trainer.ipynb #9b78e8e6
 def check_checkpoint(
     path # A checkpoint folder
 ) -> dict: # What its state.json holds; ValueError says which file is broken
@@ -134,7 +136,7 @@ def check_checkpoint(
         require(file_sha256(f) == sha, f'{f} has changed: its sha256 differs')
     return state
 
-# %% ../nbs/10_trainer.ipynb #6e9ab5e5
+# %% ../nbs/10_trainer.ipynb #245ec854
 @dataclass
 class _Rng:
     "The random state of one process, as `get_rng` gives it, and its losses since the last row of the log"
@@ -150,6 +152,7 @@ def _read_part(f):
     if f.stem == 'rng': [from_json(_Rng, d, f, keep=True) for d in typed(out, list[dict[str, Any]], str(f))]
     return out
 
+# %% ../nbs/10_trainer.ipynb #6e9ab5e5
 def load_checkpoint(
     path # A checkpoint folder
 ) -> dict: # File name -> its tensors or its JSON: 'model', 'ema', 'optimizer', 'rng', 'state'
@@ -279,20 +282,23 @@ class Habits(Recipe):
     compile: object=False     # True, or a backend's name: torch.compile, block by block
     fsdp: bool=False          # Split weights and moments over the processes, for large models
 
-# %% ../nbs/10_trainer.ipynb #7806d7d5
+# %% ../nbs/10_trainer.ipynb #af5443c5
 def _check_data(data):
     "TypeError in words for what cannot be trained on; nothing random is read"
     inner = data.dataset if isinstance(data, DataLoader) else data
-    what = f'data is a {type(inner).__name__}'; want = 'expected a dataset with length and index, whose items are tuples (x, y, ...)'
-    require(not isinstance(inner, (IterableDataset, dict)), f'{what}, {want}: a stream or a dict has no item number 7, '
+    what = (f'data is a {type(inner).__name__}, expected a dataset with length and index, whose items are '
+        'tuples (x, y, ...)')
+    require(not isinstance(inner, (IterableDataset, dict)), f'{what}: a stream or a dict has no item number 7, '
         'so its place could not be found again. Make a list of it, or a dataset on the disk', TypeError)
-    require(hasattr(inner, '__len__') and hasattr(inner, '__getitem__'), f'{what}, {want}', TypeError)
+    require(hasattr(inner, '__len__') and hasattr(inner, '__getitem__'), what, TypeError)
     if isinstance(inner, (list, tuple, Tensor, np.ndarray)) and len(inner): as_batch(inner[0], 'data', raw=True)
     if not isinstance(data, DataLoader): return
-    own = type(data.sampler) in (SequentialSampler, RandomSampler) and type(data.batch_sampler) in (BatchSampler, type(None))
-    require(own, 'the DataLoader has a sampler of its own, and the order is the Trainer\'s, which can find its place again: '
-        'pass a Subset with item numbers instead, some of them several times', TypeError)
+    own = type(data.sampler) not in (SequentialSampler, RandomSampler) \
+        or type(data.batch_sampler) not in (BatchSampler, type(None))
+    require(not own, 'the DataLoader has a sampler of its own, but the order is the Trainer\'s, which can find its '
+        'place again: pass a Subset with item numbers instead, some of them several times', TypeError)
 
+# %% ../nbs/10_trainer.ipynb #7806d7d5
 @dataclass(eq=False)
 class Trainer(Habits):
     "Train `model` on `data` into the run folder `out`, and survive"
@@ -318,7 +324,7 @@ class Trainer(Habits):
         self.out, self.step, self.stop, self.saved, self.world = Path(self.out), 0, False, None, 1
         self.kind = type(self.model).__name__
 
-# %% ../nbs/10_trainer.ipynb #797d634e
+# %% ../nbs/10_trainer.ipynb #227a5ff3
 def _hash(*parts):
     h = hashlib.sha256()
     for p in parts: h.update(p)
@@ -337,16 +343,19 @@ def _seen(data):
         if mine.get(k) is not None: d[k] = re.sub(' at 0x[0-9a-fA-F]+', '', repr(mine[k]))
     return {**d, 'kind': type(data).__name__}
 
+# %% ../nbs/10_trainer.ipynb #797d634e
 def _identity(o, look=False):
     "What a part of a run says it is; with `look`, what can be seen of it. Nothing for a function, which cannot say"
     own = getattr(o, 'identity', None)
     if o is None: return None
-    if callable(own) and not isinstance(own, torch.nn.Module): return typed(own(), dict[str, Any], f'identity of {type(o).__name__}')
+    if callable(own) and not isinstance(own, torch.nn.Module):
+        return typed(own(), dict[str, Any], f'identity of {type(o).__name__}')
     if isinstance(o, DataLoader): return _identity(o.dataset, look)
     if isinstance(o, Subset): return dict(kind='Subset', rows=_hash(np.asarray(o.indices, np.int64).tobytes()),
         of=_identity(o.dataset, look))
     if isinstance(o, ConcatDataset): return dict(kind='ConcatDataset', of=[_identity(d, look) for d in o.datasets])
-    return _seen(o) if look else {} if hasattr(o, '__name__') or isinstance(o, partial) else dict(kind=type(o).__name__)
+    if look: return _seen(o)
+    return {} if hasattr(o, '__name__') or isinstance(o, partial) else dict(kind=type(o).__name__)
 
 # %% ../nbs/10_trainer.ipynb #f9724a2a
 @patch
@@ -607,7 +616,7 @@ def _fetch(self:Trainer):
     if self.encode_fn is None: return batch
     with torch.no_grad(): return as_batch(self.encode_fn(*batch), 'encode_fn')
 
-# %% ../nbs/10_trainer.ipynb #70f31a79
+# %% ../nbs/10_trainer.ipynb #1513a98b
 @patch
 def _loss(self:Trainer, batch, lengths):
     "The loss over all pictures of the step, after its backward pass"
@@ -617,6 +626,7 @@ def _loss(self:Trainer, batch, lengths):
     loss = self._backward(batch, most, 1. if even else mine*self.world/sum(lengths))
     return self.acc.reduce(loss.float(), 'mean')
 
+# %% ../nbs/10_trainer.ipynb #70f31a79
 @patch
 def _learn(self:Trainer, batch, lengths):
     loss = self._loss(batch, lengths)
@@ -712,7 +722,7 @@ def _fill_optimizer(self:Trainer, tensors):
     require(not short, f'the optimizer lacks moments of {", ".join(short[:4])}: fetch the checkpoint again')
     self.opt.load_state_dict(opt)
 
-# %% ../nbs/10_trainer.ipynb #e00874fc
+# %% ../nbs/10_trainer.ipynb #242a6290
 @dataclass
 class _Scaler:
     "The state of torch's GradScaler"
@@ -732,6 +742,7 @@ def _parts(self:Trainer, path):
     if self.scaler.is_enabled(): from_json(_Scaler, ck['state'].get('scaler', {}), f'scaler in {path}/state.json')
     return ck, ck['state'], ck['rng'][me]
 
+# %% ../nbs/10_trainer.ipynb #e00874fc
 @patch
 def load(self:Trainer,
     path # A checkpoint folder
@@ -769,7 +780,7 @@ def _named(path):
     require(found, f'resume={str(path)!r} is a run folder without a checkpoint')
     return found
 
-# %% ../nbs/10_trainer.ipynb #97fa687d
+# %% ../nbs/10_trainer.ipynb #68b67a32
 _CALLED = dict(text='text encoder', vae='VAE', transform='transform', transforms='transform', size='image size',
     image_size='image size', picture='image size')
 def _plainly(d):
@@ -787,6 +798,7 @@ def _said_by_both(old, new):
     trim = lambda d: {**d, 'identity': {k: v for k, v in d['identity'].items() if k in a and k in b}}
     return trim(old), trim(new)
 
+# %% ../nbs/10_trainer.ipynb #16039daa
 @patch
 def _jump(self:Trainer, path, step, steps, warmup):
     "Say so when another number of steps bends the learning rate"
@@ -795,6 +807,7 @@ def _jump(self:Trainer, path, step, steps, warmup):
         f'steps={self.steps}: the learning rate jumps from {then:.3g} to {now:.3g}. Pass steps={steps} to keep it; begin '
         'runs that may grow with schedule="constant"; or begin a new run from the weights of this one')
 
+# %% ../nbs/10_trainer.ipynb #80c61920
 @patch
 def _compare(self:Trainer, path):
     "ValueError unless the checkpoint is one of this run"
@@ -812,6 +825,7 @@ def _compare(self:Trainer, path):
         'whether they are the same as now cannot be told. The next checkpoint will know')
     self._jump(path, step, steps, warmup)
 
+# %% ../nbs/10_trainer.ipynb #97fa687d
 @patch
 def _find(self:Trainer, resume):
     held = (_checkpoints(self.out) or [None])[-1]
@@ -913,7 +927,7 @@ def times(self: BinnedLoss,
     u, path = (k + torch.rand(b, generator=generator))/self.bins, self.loss_fn.objective.path
     return (u*path.T).long().clamp(max=path.T - 1) if isinstance(path, Schedule) else u   # (b,)
 
-# %% ../nbs/10_trainer.ipynb #a10c0031
+# %% ../nbs/10_trainer.ipynb #62374339
 @patch
 def _batches(self: BinnedLoss, dev):
     "Parts of each batch that is not empty, encoded, on the device"
@@ -923,6 +937,7 @@ def _batches(self: BinnedLoss, dev):
         if self.encode_fn: batch = as_batch(self.encode_fn(*batch), 'encode_fn')
         if len(batch[0]): yield batch
 
+# %% ../nbs/10_trainer.ipynb #a10c0031
 @patch
 def __call__(self: BinnedLoss,
     model # Put into eval mode, and back

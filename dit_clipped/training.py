@@ -30,7 +30,7 @@ def forever(
 
 # %% ../nbs/09_training.ipynb #e3ed1060
 class EMA:
-    "A copy of a network that follows it slowly: the exponential moving average of its weights"
+    "A copy of a network that follows it slowly: the exponential moving average of its weights, in fp32"
     def __init__(self,
         model: nn.Module,  # The network to follow, also compiled or made parallel
         decay: float=.999, # Share of the average that each update keeps, in [0,1)
@@ -40,11 +40,9 @@ class EMA:
         self.model = deepcopy(unwrap(model)).eval().requires_grad_(False)
         for v in (*self.model.parameters(), *self.model.buffers()):
             if v.is_floating_point() and v.dtype.itemsize < 4: v.data = v.data.float()
-
     def decay_now(self) -> float: # In [0,decay]
         "The decay of update number `step`"
         return min(self.decay, (1 + self.step)/(10 + self.step)) if self.warmup else self.decay
-
     @torch.no_grad()
     def update(self,
         model: nn.Module # The network, after its optimizer step
@@ -71,7 +69,8 @@ def clip_grads(
 def _told(o):
     if isinstance(o, dict): return f'dicts with {", ".join(map(str, o))}'
     if isinstance(o, Tensor): return f'bare tensors {tuple(o.shape)}'
-    return f'{type(o).__name__}s' + (f' that begin with a {type(o[0]).__name__}' if isinstance(o, (tuple, list)) and o else '')
+    first = f' that begin with a {type(o[0]).__name__}' if isinstance(o, (tuple, list)) and o else ''
+    return f'{type(o).__name__}s{first}'
 
 def as_batch(
     batch,               # What a loader or an encode function gave
