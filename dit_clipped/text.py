@@ -268,9 +268,9 @@ def line(self: CaptionNotes) -> str: # '' when everything was read
     "One sentence: how many captions, which words"
     top = ', '.join(f'{w!r} ({n:,})' for w, n in self.unknown.most_common(8))
     more = f' and {len(self.unknown) - 8:,} more'*(len(self.unknown) > 8)
-    parts = [f'{self.odd:,} have words that this model never learned and leaves out: {top}{more}']*bool(self.odd)
-    if self.cut: parts.append(f'{self.cut:,} are too long and were cut, the first before {self.example!r}')
-    return f'of {self.seen:,} captions {"; ".join(parts)}'*bool(parts)
+    parts = [f'{self.odd:,} with words that this model never learned and leaves out: {top}{more}']*bool(self.odd)
+    if self.cut: parts.append(f'{self.cut:,} too long, the first cut before {self.example[:60]!r}')
+    return f'of {self.seen:,} captions, {"; ".join(parts)}'*bool(parts)
 
 # %% ../nbs/15_text.ipynb #bf330aad
 def _warn(found, length):
