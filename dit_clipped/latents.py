@@ -686,11 +686,19 @@ def take(self: _Build, path, rows, known):
     "How many items of a shard are there already; None when it must be built"
     items = _numbers(path, rows)
     if items is None: return None
-    for i in sorted({*rows} - {*items.tolist()}): self.left[i] = known.get(i) or LeftOut(i, str(i), 'left out by an earlier run')
+    for i in sorted({*rows} - {*items.tolist()}):
+        self.left[i] = known.get(i) or LeftOut(i, str(i), 'left out by an earlier run')
     if self.notes is not None: self.notes.merge(_said(path) or dict(vars(self.text.unread([])), seen=len(items)))
     return len(items)
 
 # %% ../nbs/14_latents.ipynb #54d0c5c2
+@patch
+def save(self: _Build, path, rows):
+    "Make a shard; how many items it has"
+    tensors, about = self.shard(rows)
+    with atomic_path(path) as p: save_file(tensors, p, about)
+    return len(tensors['length'])
+
 @patch
 def finish(self: _Build, counts):
     "The manifest, last of all: from now on the folder is a cache"
@@ -721,13 +729,12 @@ def build_cache(
     out, origin = Path(out), cache_origin(dataset, vae, text, shard_size, mirror, **kwargs)
     build = _Build(dataset, vae, text, origin, out, in_range(max_share, 0, 1, 'max_share')); _begin(out, origin)
     n, known = len(dataset), _known(out/'unreadable.csv')
-    rows = {out/f'shard_{k:05}.safetensors': range(i, min(i + shard_size, n)) for k, i in enumerate(range(0, n, shard_size))}
+    name = lambda i: out/f'shard_{i//shard_size:05}.safetensors'
+    rows = {name(i): range(i, min(i + shard_size, n)) for i in range(0, n, shard_size)}
     counts = {f: build.take(f, r, known) for f, r in rows.items()}
     build.leave_out([])                                              # perhaps they were too many before
-    for f in tqdm([f for f, there in counts.items() if there is None], desc='cache', disable=not progress):
-        tensors, about = build.shard(rows[f])
-        with atomic_path(f) as p: save_file(tensors, p, about)
-        counts[f] = len(tensors['length'])
+    todo = [f for f, there in counts.items() if there is None]
+    for f in tqdm(todo, desc='cache', disable=not progress): counts[f] = build.save(f, rows[f])
     build.finish(counts)
     return out
 
@@ -798,23 +805,28 @@ def _open(self: LatentCache, name, rows, about, verify):
 # %% ../nbs/14_latents.ipynb #d7781049
 _AXES = dict(moments=4, mirrored=4, pooled=2, tokens=3, length=1, item=1)
 
+def _kinds(shard): return {k: (*v.shape[1:], v.dtype) for k, v in shard.items()}
+
+@patch
+def _check(self: LatentCache, s, first):
+    "ValueError unless a shard is as the manifest and the first shard are"
+    names, dtype = {k for k in _AXES if self.mirror or k != 'mirrored'}, getattr(torch, self.origin.dtype)
+    ok = s.keys() == names and all(v.ndim == _AXES[k] and len(v) == len(s['item']) for k, v in s.items())
+    ok = ok and all(v.dtype == dtype for k, v in s.items() if k not in ('length', 'item'))
+    require(ok and _kinds(s) == _kinds(first), f'a shard of {self.folder} has {_kinds(s)}, expected {sorted(names)} '
+        f'of the same shapes in all, in {dtype}: build it again')
+    n, top = s['length'], s['tokens'].shape[1]
+    require(not n.is_floating_point() and 0 <= n.min() and n.max() <= top, f'a shard of {self.folder} has captions '
+        f'of {n.min()} to {n.max()} tokens, expected 0 to {top}: build it again')
+
 @patch
 def _join(self: LatentCache):
-    "Check the shards against each other; where each begins, and which items there are"
-    full, o = [s for s in self.shards if len(s['item'])], self.origin
+    "Check all shards; where each ends, and which items there are"
+    full, sizes = [s for s in self.shards if len(s['item'])], [len(s['item']) for s in self.shards]
     require(full, f'{self.folder} holds no item: build it again')
-    names = {k for k in _AXES if o.mirror or k != 'mirrored'}
-    for s in full:
-        kind = {k: (*v.shape[1:], v.dtype) for k, v in s.items()}
-        ok = s.keys() == names and all(v.ndim == _AXES[k] and len(v) == len(s['item']) for k, v in s.items())
-        ok = ok and all(v.dtype == getattr(torch, o.dtype) for k, v in s.items() if k not in ('length', 'item'))
-        require(ok and kind == {k: (*v.shape[1:], v.dtype) for k, v in full[0].items()}, f'a shard of {self.folder} has '
-            f'{kind}, expected {sorted(names)} of the same shapes in all, in {o.dtype}: build it again')
-        n = s['length']
-        require(not n.is_floating_point() and 0 <= n.min() and n.max() <= s['tokens'].shape[1], f'a shard of '
-            f'{self.folder} has captions of {n.min()} to {n.max()} tokens, expected 0 to {s["tokens"].shape[1]}: build it again')
+    for s in full: self._check(s, full[0])
     self.items = torch.cat([s['item'] for s in self.shards])         # (n,), numbers in the dataset
-    self.n, self.ends = len(self.items), [*torch.tensor([len(s['item']) for s in self.shards]).cumsum(0).tolist()]
+    self.n, self.ends = len(self.items), torch.tensor(sizes).cumsum(0).tolist()
 
 # %% ../nbs/14_latents.ipynb #3745e138
 @patch
@@ -872,7 +884,8 @@ def loader(self: LatentCache,
 def identity(self: LatentCache) -> dict: # JSON: data, encoders, and how much was left out
     "What training from this cache means"
     o = self.manifest['origin']
-    return dict(kind='LatentCache', **{k: o[k] for k in ('data', 'vae', 'text', 'mirror', 'dtype')}, left_out=self.total - self.n)
+    kept = {k: o[k] for k in ('data', 'vae', 'text', 'mirror', 'dtype')}
+    return dict(kind='LatentCache', **kept, left_out=self.total - self.n)
 
 # %% ../nbs/14_latents.ipynb #5572115c
 class LatentBatch:

@@ -268,9 +268,9 @@ def line(self: CaptionNotes) -> str: # '' when everything was read
     "One sentence: how many captions, which words"
     top = ', '.join(f'{w!r} ({n:,})' for w, n in self.unknown.most_common(8))
     more = f' and {len(self.unknown) - 8:,} more'*(len(self.unknown) > 8)
-    parts = [f'{self.odd:,} have words that this model never learned and leaves out: {top}{more}']*bool(self.odd)
-    if self.cut: parts.append(f'{self.cut:,} are too long and were cut, the first before {self.example!r}')
-    return f'of {self.seen:,} captions {"; ".join(parts)}'*bool(parts)
+    parts = [f'{self.odd:,} with words that this model never learned and leaves out: {top}{more}']*bool(self.odd)
+    if self.cut: parts.append(f'{self.cut:,} too long, the first cut before {self.example[:60]!r}')
+    return f'of {self.seen:,} captions, {"; ".join(parts)}'*bool(parts)
 
 # %% ../nbs/15_text.ipynb #bf330aad
 def _warn(found, length):
@@ -294,6 +294,7 @@ def rows(self: WordTokenizer,
     else: self.note(captions, notes, found)
     return ids
 
+# %% ../nbs/15_text.ipynb #f5376853
 @patch
 def note(self: WordTokenizer, captions, notes, found=None):
     "Count what would not be read of `captions`"
@@ -458,7 +459,8 @@ class _Sizes:
     quick_gelu: bool = False
     def __post_init__(self): require(self.width % self.heads == 0,
         f'width {self.width} cannot be shared by {self.heads} heads: it must divide')
-    def numbers(self): return self.width*(self.vocab_size + self.context_length + self.embed_dim + 13*self.width*self.layers)
+    def numbers(self):
+        return self.width*(self.vocab_size + self.context_length + self.embed_dim + 13*self.width*self.layers)
 
 @dataclass(frozen=True)
 class _TextFile:
@@ -467,9 +469,9 @@ class _TextFile:
     layers: Annotated[list[int], 1, 2000] = (-1,)
     tokenizer: str|None = None
 
+# %% ../nbs/15_text.ipynb #7fed9e89
 def _tower(sizes): return blank(lambda: TextTower(**asdict(sizes)), sizes.numbers())
 
-# %% ../nbs/15_text.ipynb #7fed9e89
 _Words = dict[str, Annotated[list[Annotated[int, 1, 10**7]], 1, 1000]]
 
 def _tokenizer(name, file, sizes):
@@ -543,7 +545,8 @@ def _weights_file(name, pretrained, cache_dir, local_files_only):
     tags = open_clip.list_pretrained_tags_by_model(name)
     require(path.exists(), f'{pretrained!r} is no weights of {name}, no file and no folder; '
         f'its weights are {tags}')
-    files = sorted(path.glob('*.safetensors.index*.json')) or sorted(path.glob('*.safetensors')) if path.is_dir() else [path]
+    found = sorted(path.glob('*.safetensors.index*.json')) or sorted(path.glob('*.safetensors'))
+    files = found if path.is_dir() else [path]
     require(len(files) == 1, f'{path} holds {len(files)} .safetensors files, '
         f'{[f.name for f in files]}: pass the one that is meant')
     return files[0]
@@ -593,11 +596,19 @@ def _text_state(path):
     return {k: v for k, v in state.items() if _is_text(k)}
 
 # %% ../nbs/15_text.ipynb #dbdf7042
-def _warn_gelu(name, pretrained, quick):
+def _quick(name, pretrained, path):
+    "Were these weights trained with QuickGELU? By open_clip's table, or config.json of Hugging Face beside them"
     import open_clip
-    trained = open_clip.get_pretrained_cfg(name, str(pretrained)).get('quick_gelu', False)
-    if trained and not quick: warnings.warn(f'{pretrained} was trained with QuickGELU, {name} has '
-        f'GELU: ask for {name}-quickgelu', UserWarning, stacklevel=3)
+    file = Path(path or '').parent/'config.json'
+    d = read_json(file) if path and file.is_file() else {}
+    if not str(d.get('model_type')).startswith('clip'):
+        return open_clip.get_pretrained_cfg(name, str(pretrained)).get('quick_gelu', False)
+    part = d.get('text_config'); part = part if isinstance(part, dict) else d
+    return part.get('hidden_act', 'quick_gelu') == 'quick_gelu'
+
+def _warn_gelu(name, pretrained, quick, path=None):
+    if _quick(name, pretrained, path) and not quick: warnings.warn(f'{pretrained} was trained with QuickGELU, '
+        f'{name} has GELU: ask for {name}-quickgelu', UserWarning, stacklevel=3)
 
 # %% ../nbs/15_text.ipynb #fa31792c
 @patch(cls_method=True)
@@ -614,8 +625,8 @@ def from_open_clip(cls: CLIPText,
     sizes = {k: c[k] for k in _SIZES}
     if pretrained is None: state = _build_text_tower(c['embed_dim'], sizes).state_dict()
     else:
-        _warn_gelu(name, pretrained, c['quick_gelu'])
         source = _weights_file(name, pretrained, cache_dir, local_files_only)
+        _warn_gelu(name, pretrained, c['quick_gelu'], source)
         state = _text_state(source)
     tower = _tower(from_json(_Sizes, c, f"open_clip's {name}"))
     return cls(_load(tower, state, source), _BPE(name), layers)

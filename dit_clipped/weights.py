@@ -110,14 +110,15 @@ _AVERAGE = re.compile(r'(?:^|[._])(?:ema|averaged?|shadow)(?:[._]|$)')
 def _tensors(d):
     "The tensors of a dict of tensors and plain values; None for any other"
     plain = Tensor, int, float, str, type(None), np.generic
-    if not isinstance(d, dict) or not all(isinstance(k, str) and isinstance(v, plain) for k, v in d.items()): return None
+    ok = isinstance(d, dict) and all(isinstance(k, str) and isinstance(v, plain) for k, v in d.items())
+    if not ok: return None
     return {k: v for k, v in d.items() if isinstance(v, Tensor)} or None
 
 def _pick(d, key):
     "The weights in what a file holds: those of `key`, all there is, or those of the one name that can be meant"
     if not isinstance(d, dict): return None
     if isinstance(d.get(key), dict): return _pick(d[key], key)
-    mean = [k for k, v in d.items() if isinstance(k, str) and _AVERAGE.search(k) and isinstance(v, (dict, list, tuple))]
+    mean = [k for k, v in d.items() if _AVERAGE.search(str(k)) and isinstance(v, (dict, list, tuple))]
     usual = [k for k in _USUAL if isinstance(d.get(k), dict)]
     one = mean if mean and key == 'ema' else [] if mean else usual
     return _pick(d[one[0]], key) if len(one) == 1 else _tensors(d)
@@ -151,7 +152,7 @@ def _files(path):
         require((path.parent/f).is_file(), f'no {path.parent/f}, which {path.name} names: fetch it', FileNotFoundError)
     return [path.parent/f for f in sorted({*where.values()})], where.keys()
 
-# %% ../nbs/06_weights.ipynb #e62c7d95
+# %% ../nbs/06_weights.ipynb #8a69ad2a
 def _open(path, key, only):
     "The weights in one file"
     _check_kind(path)
@@ -166,6 +167,7 @@ def _open(path, key, only):
             + f'; it has weights under {keys}: pass one of these as key'*bool(keys))
     return {k: v.clone() for k, v in _unwrapped(state, path).items() if only(k)}   # no longer tied to the file
 
+# %% ../nbs/06_weights.ipynb #e62c7d95
 def read_state(
     path, # A .safetensors file, a .pt/.pth/.ckpt that holds tensors, an index of several files, or their folder
     key: str='ema', # What to take from a training checkpoint: 'ema', 'model', or what else it has
@@ -177,7 +179,8 @@ def read_state(
     files, names = _files(path)
     state = {k: v for f in files for k, v in _open(f, key, only).items()}
     lost = [k for k in _unwrapped(dict.fromkeys(names or ()), path) if only(k) and k not in state]
-    require(not lost, f'{path} promises {len(lost)} weights that its files do not hold, first {lost[:3]}: fetch them again')
+    require(not lost, f'{path} promises {len(lost)} weights that its files do not hold, first {lost[:3]}: '
+        'fetch them again')
     require(state, f'{path} holds no weights that are wanted here: is it the right file?')
     return state
 
@@ -381,7 +384,7 @@ def labels_to_captions(
     return (f'{len(old)} of {len(want)} tensors taken from {source}; the table of {len(state[table])} labels is '
         f'left out, {len(fresh)} tensors of the caption side are new and begin as the null label')
 
-# %% ../nbs/06_weights.ipynb #f98b2087
+# %% ../nbs/06_weights.ipynb #f90beb34
 def plain_state(
     model: nn.Module, # Wrapped or not, on any device
     dtype: torch.dtype=None # Of the floating numbers; as they are when None
@@ -396,6 +399,7 @@ def plain_state(
         seen.add(at)
     return out
 
+# %% ../nbs/06_weights.ipynb #f98b2087
 def save_model(
     model: DiT, # What to save; compiled or data-parallel is fine
     folder, # Made if missing; gets config.json and model.safetensors
@@ -409,7 +413,7 @@ def save_model(
     with atomic_path(folder/'config.json') as p: p.write_text(text, 'utf-8')
     return folder
 
-# %% ../nbs/06_weights.ipynb #68442938
+# %% ../nbs/06_weights.ipynb #08ef2245
 def blank(
     make, # fn() -> the module
     n: int # About how many numbers it has
@@ -426,6 +430,7 @@ def _numbers(c):
     rest = c.num_classes + c.n_tokens + (c.pooled_dim or 0) + context + 2*d + c.out_channels*c.patch_size**2
     return int(c.depth*block + rest*d)
 
+# %% ../nbs/06_weights.ipynb #68442938
 def load_model(
     folder, # A folder of `save_model`
     device='cpu', # Where the model shall live
