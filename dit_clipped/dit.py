@@ -16,13 +16,11 @@ from fastcore.basics import patch
 from torch import nn, Tensor
 from torch.utils.checkpoint import checkpoint
 from .core import in_range, one_of, require
-from . import files
 from .files import from_json, typed
 from .patches import PatchEmbed, pos_2d, unpatchify
 from .conditioning import CaptionEmbedder, LabelEmbedder, TimestepEmbedder
 from .conditioning import TextCond, cond_len
 from .blocks import BLOCKS, Attention, CrossAttention, modulate
-if not hasattr(files, 'Annotated'): files.Annotated = Annotated   # until chapter 00b imports it itself
 
 # %% ../nbs/05_dit.ipynb #09d9efbe
 def _pair(size): return (size, size) if isinstance(size, int) else tuple(size)
