@@ -22,13 +22,11 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, Dataset, IterableDataset
 from torch.utils.data import RandomSampler, SequentialSampler, Subset
 from tqdm.auto import tqdm
-from . import files
 from .core import atomic_path, evaluating, grid_image, in_range, one_of, require, seed_worker
 from .core import set_seed, unwrap
 from .files import file_sha256, from_json, read_json, read_text, text_lines, typed, write_json
 from .schedule import Schedule
 from .training import EMA, adamw, as_batch, autocast, backward, clip_grads, lr_at, require_fp32, split
-if not hasattr(files, 'Annotated'): files.Annotated = Annotated   # until chapter 00b imports it itself
 
 # %% ../nbs/10_trainer.ipynb #f2495bb9
 class ShuffledSampler:
