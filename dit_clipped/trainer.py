@@ -8,7 +8,7 @@ __all__ = ['COLUMNS', 'BAD', 'ShuffledSampler', 'get_rng', 'set_rng', 'save_chec
            'differences', 'BinnedLoss', 'kill_test']
 
 # %% ../nbs/10_trainer.ipynb #c513328e
-import csv, hashlib, importlib.util, json, math, os, random, re
+import hashlib, importlib.util, json, math, os, random, re
 import shutil, signal, statistics, subprocess, threading, time, warnings
 import numpy as np, safetensors, torch
 from contextlib import contextmanager, suppress
