@@ -281,7 +281,7 @@ class Habits(Recipe):
     fsdp: bool=False          # Split weights and moments over the processes, for large models
 
 # %% ../nbs/10_trainer.ipynb #af5443c5
-def _check_data(data):
+def _check_data(data, batch_size):
     "TypeError in words for what cannot be trained on; nothing random is read"
     inner = data.dataset if isinstance(data, DataLoader) else data
     what = (f'data is a {type(inner).__name__}, expected a dataset with length and index, whose items are '
@@ -295,6 +295,8 @@ def _check_data(data):
         or type(data.batch_sampler) not in (BatchSampler, type(None))
     require(not own, 'the DataLoader has a sampler of its own, but the order is the Trainer\'s, which can find its '
         'place again: pass a Subset with item numbers instead, some of them several times', TypeError)
+    if data.batch_size not in (None, 1, batch_size): warnings.warn(f'the DataLoader says batch_size={data.batch_size}, '
+        f'and here it is {batch_size}: the latter counts')
 
 # %% ../nbs/10_trainer.ipynb #7806d7d5
 @dataclass(eq=False)
@@ -317,7 +319,7 @@ class Trainer(Habits):
         in_range(1. if self.spike is None else self.spike, 1, math.inf, 'spike')
         one_of(self.on_bad, ['stop', 'skip'], 'on_bad')
         lr_at(0, in_range(self.warmup, 0, self.steps, 'warmup'), self.steps, self.schedule)
-        _check_data(self.data); require_fp32(self.model)
+        _check_data(self.data, self.batch_size); require_fp32(self.model)
         self.wrapped, self.model = self.model, unwrap(self.model)
         self.out, self.step, self.stop, self.saved, self.world = Path(self.out), 0, False, None, 1
         self.kind = type(self.model).__name__
@@ -906,7 +908,7 @@ class BinnedLoss:
         encode_fn=None,     # As in `Trainer`
         seed: int=0         # Of noise and t
     ):
-        _check_data(data); d = data if isinstance(data, DataLoader) else DataLoader(data)
+        _check_data(data, batch_size); d = data if isinstance(data, DataLoader) else DataLoader(data)
         n = min(in_range(n, 1, 2**40, 'n'), len(d.dataset))
         self.loss_fn, self.bins, self.n = loss_fn, in_range(bins, 1, 1000, 'bins'), n
         self.encode_fn, self.seed = encode_fn, seed
