@@ -375,7 +375,8 @@ def _items(data, size, seed, workers):
     kind, _, where = data.partition(':')
     if kind == 'cache':
         c = LatentCache(where)
-        return Items(c, lambda rows, epochs=1: c.loader(list(rows)))
+        held = c.items.tolist(); held += [c.total + i for i in held] if c.mirror else []   # some may be left out
+        return Items(c, lambda rows, epochs=1: c.loader([held[r] for r in rows]))
     ds = open_dataset(data, size, seed)
     require(hasattr(ds, '__len__'), f'{data} is a stream and cannot be shuffled or resumed: keep it first, '
         'see write_shards in chapter 18')
