@@ -1098,11 +1098,11 @@ def trainer_report(
 # %% ../nbs/21_cli.ipynb #7c5bcfc4
 def kill_report(
     kills: int, # How often
-    test=None   # fn(command, calm, killed, kills) -> dict; `kill_test` of chapter 10 when None
+    test=None   # fn(command, calm, killed, kills) -> dict; `kill_test` of chapter 10b when None
 ) -> str: # A sentence
     "Is a run of digits that is killed again and again the run that nobody disturbed?"
     import tempfile
-    from dit_clipped.trainer import kill_test
+    from dit_clipped.kills import kill_test
     test = test or kill_test
     cmd = [sys.executable, '-c', "from dit_clipped.cli import train; train(out='{out}', steps=400, save_every=10, "
         "sample_every=400, log_every=1, quiet=True)"]

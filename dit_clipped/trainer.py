@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'BAD', 'ShuffledSampler', 'get_rng', 'set_rng', 'save_checkpoint', 'check_checkpoint', 'load_checkpoint',
            'latest_checkpoint', 'read_log', 'trim_log', 'plot_log', 'Recipe', 'Habits', 'Trainer', 'shard',
-           'differences', 'BinnedLoss', 'kill_test']
+           'differences', 'BinnedLoss']
 
 # %% ../nbs/10_trainer.ipynb #c513328e
 import hashlib, importlib.util, json, math, os, random, re
-import shutil, signal, statistics, subprocess, threading, time, warnings
+import shutil, signal, statistics, threading, warnings
 import numpy as np, safetensors, torch
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import lru_cache, partial
 from pathlib import Path
@@ -998,60 +998,3 @@ def fit(self:Trainer,
         f'left out: see {self.out/"bad.csv"}')
     if self.step < self.steps: self.acc.print(f'stopped at step {self.step}, saved in {self.saved}')
     return self
-
-# %% ../nbs/10_trainer.ipynb #a10c003b
-def _kill(pid):
-    import psutil
-    with suppress(psutil.NoSuchProcess):                   # it may have ended by itself
-        top = psutil.Process(pid)
-        for p in [top, *top.children(recursive=True)]:
-            with suppress(psutil.NoSuchProcess): p.kill()
-
-# %% ../nbs/10_trainer.ipynb #a10c003e
-def _launch(command, out, wait=False):
-    words = [str(w).replace('{out}', str(out)) for w in command]
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    with open(f'{out}.txt', 'w') as f: p = subprocess.Popen(words, stdout=f, stderr=f)
-    if wait and p.wait(): raise RuntimeError(f'{words[0]} ended with exit code {p.returncode}: '
-        f'{Path(f"{out}.txt").read_text()[-500:]}. It must run to its end when nobody kills it')
-    return p
-
-# %% ../nbs/10_trainer.ipynb #a10c0041
-def _strike(command, out, row, part):
-    log = Path(out)/'log.csv'
-    born = lambda: log.stat().st_ino if log.exists() else None
-    rows = lambda: log.read_text().count('\n') if log.exists() else 0
-    old, p = born(), _launch(command, out)
-    while p.poll() is None and born() == old: time.sleep(.001)
-    start, first = time.perf_counter(), rows()
-    while p.poll() is None and rows() <= row: time.sleep(.001)
-    time.sleep(part*(time.perf_counter() - start)/max(1, row + 1 - first))
-    alive = p.poll() is None
-    _kill(p.pid); p.wait()
-    return alive
-
-# %% ../nbs/10_trainer.ipynb #a10c0042
-def _alike(calm, killed):
-    a, b = (check_checkpoint(latest_checkpoint(f)) for f in (calm, killed))
-    logs = [f.name for f in calm.glob('*.csv')]
-    return a == b and all((calm/f).read_bytes() == (killed/f).read_bytes() for f in logs)
-
-# %% ../nbs/10_trainer.ipynb #a10c0044
-def kill_test(
-    command: list, # Program and arguments of a training; '{out}' in them becomes its run folder
-    calm,          # Run folder of the training that nobody disturbs; made if it is not there
-    killed,        # Run folder of the other one
-    kills: int=20, # How often `kill -9` strikes
-    seed: int=0    # Of the moments
-) -> dict: # kills; in_save: how many of them hit while a checkpoint was written; same: did it matter?
-    "Kill a training again and again at random moments, and compare it with an undisturbed one"
-    calm, killed, rng = Path(calm), Path(killed), random.Random(seed)
-    require(not killed.exists(), f'{killed} is there already: choose a new folder', FileExistsError)
-    if not calm.exists(): _launch(command, calm, wait=True)
-    rows = len(read_log(calm)) - 1
-    hit = in_save = 0
-    for at in sorted(rng.uniform(0, rows) for _ in range(in_range(kills, 1, 10**6, 'kills'))):
-        hit += _strike(command, killed, int(at), at % 1)
-        in_save += any(killed.glob('checkpoints/.step_*'))
-    _launch(command, killed, wait=True)
-    return dict(kills=hit, in_save=in_save, same=_alike(calm, killed))
