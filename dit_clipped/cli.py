@@ -492,13 +492,15 @@ def _print_costs(d):
     print(f"a checkpoint: {d['checkpoint_gb']:.2f} GB; a step: {d['seconds']:.2f} s; the run: {d['hours']:.1f} h")
 
 # %% ../nbs/21_cli.ipynb #77ca4272
-def _captions_trainer(a, out, items, encode, net, pipe, seed, val, **kwargs):
+def _captions_trainer(a, out, items, encode, net, text, pipe, seed, val, **kwargs):
     from dit_clipped.losses import DiffusionLoss
+    from dit_clipped.text import CaptionNotes
     from dit_clipped.trainer import BinnedLoss, Trainer
     n = len(items.data); rows = n - in_range(val, 0, n - 1, 'val')
     prompts = [c[0] for c in map(items.data.captions, range(min(100, n))) if c][:8] if items.pixels else PROMPTS
     loss = DiffusionLoss(question(a))
-    def grid(m): return pipe(m)(prompts or PROMPTS, seed=0, output_type='pt').images*2 - 1
+    y = text(prompts or PROMPTS, notes=CaptionNotes())            # what it cannot read has been said
+    def grid(m): return pipe(m)(prompt_embeds=y, seed=0, output_type='pt').images*2 - 1
     check = BinnedLoss(loss, items.loader(range(rows, n)), n=val, encode_fn=encode) if val else None
     return Trainer(net, items.loader(range(rows), EPOCHS), loss, out, seed=seed, sample_fn=grid, encode_fn=encode, val_fn=check,
         warmup=min(1000, a['steps']//10), **kwargs, **{k: a[k] for k in ('steps', 'batch_size', 'lr', 'ema_decay')},
@@ -578,19 +580,23 @@ def grid(self: _Captions):
 @patch
 def trainer(self: _Captions, max_bad, val, **kwargs):
     "The `Trainer`, and what is to be said before it starts"
-    report = _report(self.out, len(self.items.data), max_bad)
-    encode = _encoder(self.items, self.vae, self.text, report)
+    self.report = _report(self.out, len(self.items.data), max_bad)
+    encode = _encoder(self.items, self.vae, self.text, self.report)
     def pipe(m): return _pipeline(m, question(self.a), self.vae, self.text, self.a)
     self.said = _words(self.items, self.text)
     if self.said and _main(): warnings.warn(self.said)
-    return _captions_trainer(self.a, self.out, self.items, encode, self.net, pipe, self.seed, val, **kwargs)
+    return _captions_trainer(self.a, self.out, self.items, encode, self.net, self.text, pipe, self.seed, val, **kwargs)
 
 @patch
 def fit(self: _Captions, trainer, resume):
     "Train, and keep a pipeline when the end was reached"
-    _report_lines(self.out, [f'begins with {self.words}', self.said])
+    lines = [f'begins with {self.words}', self.said]; _report_lines(self.out, lines)
     _keep_encoders(self.out, *self.names, self.vae, self.text)
-    return _keep(trainer.fit(resume), self.vae, self.text, self.a)
+    home = _keep(trainer.fit(resume), self.vae, self.text, self.a)
+    bad, empty = len(self.report.bad), trainer.empty
+    _report_lines(self.out, [*lines, bad and f'pictures that could not be used: {bad}, see {self.report.path.name}',
+        empty and f'steps without a single picture: {empty}, see bad.csv'])
+    return home
 
 # %% ../nbs/21_cli.ipynb #1f82e964
 @delegates(_switches)

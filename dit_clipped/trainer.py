@@ -805,7 +805,7 @@ def _jump(self:Trainer, path, step, steps, warmup):
     then, now = (self.lr*lr_at(step, w, n, self.schedule) for n, w in ((steps, warmup), (self.steps, self.warmup)))
     if abs(then - now) > .01*self.lr and step < self.steps: warnings.warn(f'{path} was made for steps={steps}, and now '
         f'steps={self.steps}: the learning rate jumps from {then:.3g} to {now:.3g}. Pass steps={steps} to keep it; begin '
-        'runs that may grow with schedule="constant"; or begin a new run from the weights of this one')
+        'runs that may grow with schedule="constant"; or begin a new run from these weights (the command: --init this one, --out another)')
 
 # %% ../nbs/10_trainer.ipynb #80c61920
 @patch
