@@ -12,16 +12,17 @@ __all__ = ['PRESETS', 'QUESTION', 'SAMPLING', 'NOTES', 'STAGES', 'REFINE', 'MINU
 
 # %% ../nbs/21_cli.ipynb #eec56315
 import json, os, re, sys, time, warnings
+from dataclasses import asdict, dataclass
 from functools import wraps
 from inspect import signature
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 import torch
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastcore.script import anno_parser
 from .core import atomic_path, default_device, default_dtype, evaluating, grid_image, in_range, one_of, require, set_seed
-from .files import ENDINGS, read_json, save_image, typed, write_json
+from .files import ENDINGS, from_json, read_json, save_image, typed, write_json
 
 # %% ../nbs/21_cli.ipynb #2c002202
 PRESETS = dict(digits=dict(model='DiT-T/4', objective='v', schedule='cosine', steps=300,
@@ -51,6 +52,24 @@ def question(
     path = make_schedule(a['schedule'], shift=a.get('shift') or 1.)
     return Objective(a['objective'], path, a.get('logit_normal') or (0., 1.))
 
+# %% ../nbs/21_cli.ipynb #2408cf7b
+@dataclass
+class _Written:
+    "What a run keeps about itself, as far as drawing needs it"
+    objective: str
+    schedule: str
+    data: str = ''
+    sampler: str = 'ddim'
+    sampling_steps: Annotated[int, 1, 100_000] = 30
+    guidance: Annotated[float, 0, 1000] = 3.
+    shift: Annotated[float, 1e-3, 1e3]|None = None
+    logit_normal: tuple[float, float]|None = None
+
+def _written(file):
+    "The answers in a run's config.json, by name; ValueError says which of them is wrong"
+    extra = typed(read_json(file).get('extra'), dict[str, Any]|None, f'extra in {file}') or {}
+    return extra | asdict(from_json(_Written, extra, f'extra in {file}', keep=True))
+
 # %% ../nbs/21_cli.ipynb #f453a1a2
 def open_run(
     ckpt,               # Run folder, or one of its checkpoints
@@ -65,8 +84,8 @@ def open_run(
         'or one of its checkpoints', FileNotFoundError)
     if (path/'checkpoints').is_dir(): path = latest_checkpoint(path) or path/'checkpoints'
     file = one_of(weights, ['ema', 'model'], 'weights') + '.safetensors'
-    model, a = load_model(path, device, file), json.loads((path/'config.json').read_text())['extra']
-    return model, question(a), a
+    a = _written(path/'config.json'); objective = question(a)
+    return load_model(path, device, file), objective, a
 
 # %% ../nbs/21_cli.ipynb #79b57aba
 def draw_labels(

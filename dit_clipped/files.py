@@ -81,8 +81,16 @@ def _number(value, hint):
     if isinstance(value, bool) or not isinstance(value, (int, float)): return False
     return isinstance(value, int) or hint is float and math.isfinite(value)
 
-def _said(hint): return getattr(hint, '__name__', str(hint)) if typing.get_origin(hint) is None else str(hint).replace('typing.', '')
+def _is(value, hint):
+    if hint in (int, float): return _number(value, hint)
+    return value is None if hint in (None, type(None)) else hint is typing.Any or isinstance(value, hint)
 
+def _called(hint):
+    "A hint as people write it"
+    plain = typing.get_origin(hint) is None and hasattr(hint, '__name__')
+    return hint.__name__ if plain else str(hint).replace('typing.', '')
+
+# %% ../nbs/00b_files.ipynb #44be4bb3
 def typed(
     value, # What a file says
     hint,  # A type hint: int, float, str, bool, None, list[...], dict[...], Literal, Annotated, unions
@@ -92,11 +100,9 @@ def typed(
     kind, args = typing.get_origin(hint), typing.get_args(hint)
     if kind is Annotated: return _ranged(typed(value, args[0], what), *args[1:], what)
     if kind in (typing.Union, types.UnionType): return _either(value, args, what)
-    if kind is typing.Literal: return one_of(value, args, what) if isinstance(value, str) else _literal(value, args, what)
+    if kind is typing.Literal: return _literal(value, args, what)
     if kind in (list, tuple, dict): return _nested(value, kind, args, what)
-    ok = _number(value, hint) if hint in (int, float) else value is None if hint in (None, type(None)) else \
-        hint is typing.Any or isinstance(value, hint)
-    require(ok, f'{what} is {str(value)[:60]!r}, expected {_said(hint)}')
+    require(_is(value, hint), f'{what} is {str(value)[:60]!r}, expected {_called(hint)}')
     return value
 
 # %% ../nbs/00b_files.ipynb #98b35440
@@ -107,25 +113,25 @@ def _ranged(value, lo, hi, what):
     return value
 
 def _literal(value, options, what):
-    require(any(value is o or type(value) is type(o) and value == o for o in options),
+    if isinstance(value, str): return one_of(value, options, what)
+    require(any(type(value) is type(o) and value == o for o in options),
         f'{what} is {value!r}, expected one of {options}')
     return value
 
 def _either(value, hints, what):
+    faults = []
     for h in hints:
         try: return typed(value, h, what)
-        except ValueError as e: why = e
-    if len(hints) == 2 and type(None) in hints: raise ValueError(str(_first_fault(value, hints, what))) from None
-    require(False, f'{what} is {str(value)[:60]!r}, expected {" or ".join(map(_said, hints))} ({why})')
+        except ValueError as e: faults += [e]*(h is not type(None))
+    if len(faults) == 1: raise faults[0] from None
+    raise ValueError(f'{what} is {str(value)[:60]!r}, expected {" or ".join(map(_called, hints))} ({faults[-1]})')
 
-def _first_fault(value, hints, what):
-    try: typed(value, next(h for h in hints if h is not type(None)), what)
-    except ValueError as e: return e
-
+# %% ../nbs/00b_files.ipynb #3904865a
 def _nested(value, kind, args, what):
     good = dict if kind is dict else (list, tuple)
     require(isinstance(value, good), f'{what} is {str(value)[:60]!r}, expected a {kind.__name__}')
-    if kind is dict: return {typed(k, args[0], f'a name in {what}'): typed(v, args[1], f'{what}[{k!r}]') for k, v in value.items()}
+    if kind is dict: return {typed(k, args[0], f'a name in {what}'): typed(v, args[1], f'{what}[{k!r}]')
+        for k, v in value.items()}
     many = [args[0]]*len(value) if kind is list or args[1:] == (...,) else list(args)
     require(len(many) == len(value), f'{what} has {len(value)} values, expected {len(many)}')
     return kind(typed(v, h, f'{what}[{i}]') for i, (v, h) in enumerate(zip(value, many)))
