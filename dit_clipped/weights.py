@@ -43,7 +43,7 @@ def _listing(keys):
 @contextmanager
 def _allow(*classes):
     s = torch.serialization
-    before = s.get_safe_globals()
+    before = [*s.get_safe_globals()]
     s.add_safe_globals(list(classes))
     try: yield
     finally:
