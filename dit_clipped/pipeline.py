@@ -474,6 +474,7 @@ def _with_steps(s, r, n, device):
     asked = {k: getattr(r, k) for k in ('sigmas', 'timesteps') if getattr(r, k) is not None}
     takes = inspect.signature(s.set_timesteps).parameters
     for k in asked: require(k in takes, f'{type(s).__name__} takes no {k}: leave it out')
+    if 'sigmas' in asked: asked['sigmas'] = np.asarray(asked['sigmas'], float)   # old releases want an array
     if asked: s.set_timesteps(device=device, **asked)
     elif own and r.num_inference_steps is None: s.timesteps = s.timesteps.to(device)
     else:
