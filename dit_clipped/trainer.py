@@ -383,6 +383,8 @@ def settings(self:Trainer) -> dict: # 'model': its config and `extra`; 'recipe';
     return json.loads(json.dumps(dict(model=model, recipe=recipe, identity=self.identity())))
 
 # %% ../nbs/10_trainer.ipynb #a10c0008
+def _torch(): return tuple(map(int, torch.__version__.split('.')[:2]))
+
 def shard(
     model: torch.nn.Module # On its device; split in place, block by block where it has `blocks`
 ) -> torch.nn.Module: # The same; its parameters are DTensors, of which each process has a part
@@ -392,6 +394,7 @@ def shard(
     require(torch.distributed.is_initialized(), 'fsdp=True splits a model over processes, and there '
         'is one: start with torchrun --nproc_per_node N, or leave it out')
     kind = next(model.parameters()).device.type
+    require(kind != 'cpu' or _torch() >= (2, 7), f'fsdp=True on CPUs needs torch 2.7 or newer, this is {torch.__version__}')
     mesh = torch.distributed.device_mesh.init_device_mesh(kind, (torch.distributed.get_world_size(),))
     for m in [*getattr(model, 'blocks', []), model]:
         fully_shard(m, mesh=mesh, reshard_after_forward=True)
