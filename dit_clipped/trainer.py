@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'BAD', 'ShuffledSampler', 'get_rng', 'set_rng', 'save_checkpoint', 'check_checkpoint', 'load_checkpoint',
-           'latest_checkpoint', 'read_log', 'trim_log', 'plot_log', 'Recipe', 'Habits', 'Trainer', 'shard',
+           'latest_checkpoint', 'read_log', 'trim_log', 'plot_log', 'Recipe', 'Habits', 'Trainer', 'averages', 'shard',
            'differences', 'BinnedLoss']
 
 # %% ../nbs/10_trainer.ipynb #c513328e
@@ -382,9 +382,19 @@ def settings(self:Trainer) -> dict: # 'model': its config and `extra`; 'recipe';
     recipe |= dict(items=len(data), processes=self.world)
     return json.loads(json.dumps(dict(model=model, recipe=recipe, identity=self.identity())))
 
-# %% ../nbs/10_trainer.ipynb #a10c0008
-def _torch(): return tuple(map(int, torch.__version__.split('.')[:2]))
+# %% ../nbs/10_trainer.ipynb #69f4e748
+def averages(
+    mesh # A device mesh over all processes; all must call this
+) -> bool: # False where torch adds them up, or cannot split at all
+    "Does `fully_shard` give the mean of all gradients here? Asked of a tiny layer, whose gradient is 1"
+    from torch.distributed.fsdp import fully_shard
+    net = torch.nn.utils.skip_init(torch.nn.Linear, 1, mesh.size(), bias=False, device=mesh.device_type)
+    fully_shard(net, mesh=mesh)
+    try: net(torch.ones(1, 1, device=mesh.device_type)).sum().backward()
+    except RuntimeError: return False                      # gloo of an older torch has no such exchange
+    return bool((net.weight.grad.full_tensor() - 1).abs().max() < 1e-6)
 
+# %% ../nbs/10_trainer.ipynb #a10c0008
 def shard(
     model: torch.nn.Module # On its device; split in place, block by block where it has `blocks`
 ) -> torch.nn.Module: # The same; its parameters are DTensors, of which each process has a part
@@ -394,8 +404,9 @@ def shard(
     require(torch.distributed.is_initialized(), 'fsdp=True splits a model over processes, and there '
         'is one: start with torchrun --nproc_per_node N, or leave it out')
     kind = next(model.parameters()).device.type
-    require(kind != 'cpu' or _torch() >= (2, 7), f'fsdp=True on CPUs needs torch 2.7 or newer, this is {torch.__version__}')
     mesh = torch.distributed.device_mesh.init_device_mesh(kind, (torch.distributed.get_world_size(),))
+    require(averages(mesh), f'fsdp=True: torch {torch.__version__} does not average the gradients of split models on '
+        f'this kind of device ({kind}), as older ones do not on CPUs: update torch, or leave it out')
     for m in [*getattr(model, 'blocks', []), model]:
         fully_shard(m, mesh=mesh, reshard_after_forward=True)
     return model
