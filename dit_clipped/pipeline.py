@@ -913,6 +913,8 @@ def _open_folder(folder, given, offline=False):
     require(name == 'DiTClippedPipeline', f'{folder} holds a {name}: diffusers opens it; '
         'of its pipelines only DiTPipeline becomes ours')
     config = {k: v for k,v in index.items() if k not in _LOAD and k[0] != '_'}
+    lost = [f.name for f in fields(_Config) if f.name not in config]
+    require(not lost, f'{folder/INDEX} lacks {", ".join(lost)}: fetch it again, or save the pipeline again')
     from_json(_Config, config, folder/INDEX, keep=True)
     named = _named_parts(index, folder/INDEX)
     for k in ('denoiser', 'scheduler'): require(k in given or k in named, f'{folder/INDEX} names no {k}: '
