@@ -12,17 +12,17 @@ __all__ = ['PRESETS', 'QUESTION', 'SAMPLING', 'NOTES', 'STAGES', 'REFINE', 'MINU
 
 # %% ../nbs/21_cli.ipynb #eec56315
 import json, os, re, sys, time, warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import wraps
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import NamedTuple
 import torch
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastcore.script import anno_parser
-from .core import atomic_path, default_device, default_dtype, evaluating, grid_image, in_range, one_of, require, set_seed
-from .files import ENDINGS, from_json, read_json, save_image, typed, write_json
+from .core import atomic_path, default_device, default_dtype, grid_image, in_range, one_of, require, set_seed
+from .files import ENDINGS, read_json, save_image, typed, write_json
 
 # %% ../nbs/21_cli.ipynb #2c002202
 PRESETS = dict(digits=dict(model='DiT-T/4', objective='v', schedule='cosine', steps=300,
@@ -52,24 +52,6 @@ def question(
     path = make_schedule(a['schedule'], shift=a.get('shift') or 1.)
     return Objective(a['objective'], path, a.get('logit_normal') or (0., 1.))
 
-# %% ../nbs/21_cli.ipynb #2408cf7b
-@dataclass
-class _Written:
-    "What a run keeps about itself, as far as drawing needs it"
-    objective: str
-    schedule: str
-    data: str = ''
-    sampler: str = 'ddim'
-    sampling_steps: Annotated[int, 1, 100_000] = 30
-    guidance: Annotated[float, 0, 1000] = 3.
-    shift: Annotated[float, 1e-3, 1e3]|None = None
-    logit_normal: tuple[float, float]|None = None
-
-def _written(file):
-    "The answers in a run's config.json, by name; ValueError says which of them is wrong"
-    extra = typed(read_json(file).get('extra'), dict[str, Any]|None, f'extra in {file}') or {}
-    return extra | asdict(from_json(_Written, extra, f'extra in {file}', keep=True))
-
 # %% ../nbs/21_cli.ipynb #f453a1a2
 def open_run(
     ckpt,               # Run folder, or one of its checkpoints
@@ -77,6 +59,7 @@ def open_run(
     weights: str='ema'  # 'ema' (averaged, for drawing) or 'model' (the raw ones)
 ) -> tuple: # (model in eval mode, its Objective, the run's answers as a dict)
     "Load the newest whole checkpoint of a run"
+    from dit_clipped.pipeline import run_answers
     from dit_clipped.trainer import latest_checkpoint
     from dit_clipped.weights import load_model
     path = Path(ckpt)
@@ -84,7 +67,7 @@ def open_run(
         'or one of its checkpoints', FileNotFoundError)
     if (path/'checkpoints').is_dir(): path = latest_checkpoint(path) or path/'checkpoints'
     file = one_of(weights, ['ema', 'model'], 'weights') + '.safetensors'
-    a = _written(path/'config.json'); objective = question(a)
+    known, a = run_answers(path); a = a | asdict(known); objective = question(a)
     return load_model(path, device, file), objective, a
 
 # %% ../nbs/21_cli.ipynb #79b57aba
@@ -107,7 +90,7 @@ def draw_labels(
     scale = max(guidance, 1.) if guidance >= 0 else guidance       # as the pipeline has it; negative: refused
     predict, seeds = guided(model, objective, y, scale=scale), [seed + k for k in range(len(y))]
     shape = (c.in_channels, *_size(c.input_size))                  # (c,h,w)
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad():                                          # `guided` asks it in eval mode
         x = sample(predict, objective, shape, seeds, sampler, steps, dev, progress=progress)
     return x.clamp(-1, 1)                                          # (b,c,h,w)
 

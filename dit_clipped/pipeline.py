@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['CALLBACK', 'Whole', 'LogitNormal', 'INDEX', 'ENCODERS', 'DiTClippedPipeline', 'Request', 'Sampler', 'PipelineOutput',
-           'save_objective', 'load_objective', 'for_diffusers', 'save_encoders', 'slerp', 'AttentionMaps']
+           'save_objective', 'load_objective', 'for_diffusers', 'run_answers', 'save_encoders', 'slerp',
+           'AttentionMaps']
 
 # %% ../nbs/16_pipeline.ipynb #00d877e5
 import inspect, math, re, warnings
@@ -997,6 +998,10 @@ class _Answers:
     logit_normal: LogitNormal|None = None
     vae: str|None = None                  # folders, in runs that have no encoders.json
     text_encoder: str|None = None
+    data: str = ''                        # and how the commands draw from it
+    sampler: str = 'ddim'
+    sampling_steps: Annotated[int, 1, 100_000] = 30
+    guidance: Annotated[float, 0, 1000] = 3.
 
 # %% ../nbs/16_pipeline.ipynb #600e6a4c
 def _newest(path):
@@ -1007,8 +1012,10 @@ def _newest(path):
         'until it has saved one', FileNotFoundError)
     return newest
 
-def _answers(path):
-    "(`_Answers`, everything that was written beside them)"
+def run_answers(
+    path # One checkpoint of a run of dit_clipped_train
+) -> tuple: # (names, types and ranges checked; all that was written, a dict); ValueError names what is wrong
+    "What a run was started with, from its config.json"
     file = path/'config.json'
     e = typed(_json(file).get('extra'), dict[str, Any]|None, f'extra in {file}') or {}
     require('objective' in e and 'schedule' in e, f'{file} does not say what the '
@@ -1093,7 +1100,7 @@ def _encoder(k, run, record, given, old, offline):
 _RUN = dict(steps='sampling_steps', guidance='guidance', sampler='sampler')
 
 def _open_run(path, given, offline=False):
-    path = _newest(path); a,e = _answers(path)
+    path = _newest(path); a,e = run_answers(path)
     config = {k: e[v] for k,v in _RUN.items() if v in e} | dict(trained=True)
     from_json(_Config, config, f'extra in {path}/config.json')
     ours = Objective(a.objective, make_schedule(a.schedule, shift=a.shift or 1.), a.logit_normal or (0., 1.))
