@@ -22,7 +22,9 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastcore.script import anno_parser
 from .core import atomic_path, default_device, default_dtype, grid_image, in_range, one_of, require, set_seed
-from .files import ENDINGS, read_json, save_image, typed, write_json
+from .files import read_json, typed, write_json
+from .images import ENDINGS, save_image
+from .patches import height_width
 
 # %% ../nbs/21_cli.ipynb #2c002202
 PRESETS = dict(digits=dict(model='DiT-T/4', objective='v', schedule='cosine', steps=300,
@@ -76,7 +78,7 @@ def draw_labels(
     objective,    # What it was trained to answer
     labels,       # One label per picture (b,)
     seed: int=0,  # Picture k is drawn from seed + k
-    sampler: str='ddim', # A name of chapter 12's SAMPLERS
+    sampler: str='ddim', # A name of chapter 11's SAMPLERS
     steps: int=30,  # Denoising steps
     guidance: float=3., # 1, or less, is unguided
     progress: bool=False # Show a bar
@@ -89,12 +91,10 @@ def draw_labels(
     for v in (y.min().item(), y.max().item()): in_range(v, 0, c.num_classes-1, 'label')
     scale = max(guidance, 1.) if guidance >= 0 else guidance       # as the pipeline has it; negative: refused
     predict, seeds = guided(model, objective, y, scale=scale), [seed + k for k in range(len(y))]
-    shape = (c.in_channels, *_size(c.input_size))                  # (c,h,w)
+    shape = (c.in_channels, *height_width(c.input_size))                  # (c,h,w)
     with torch.no_grad():                                          # `guided` asks it in eval mode
         x = sample(predict, objective, shape, seeds, sampler, steps, dev, progress=progress)
     return x.clamp(-1, 1)                                          # (b,c,h,w)
-
-def _size(s): return (s, s) if isinstance(s, int) else tuple(s)
 
 # %% ../nbs/21_cli.ipynb #b64e023f
 def _spelled(parser, argv):
@@ -972,7 +972,7 @@ def diffusers_twin(
     c = config
     return DiTTransformer2DModel(num_attention_heads=c.num_heads, num_layers=c.depth,
         attention_head_dim=c.hidden_size//c.num_heads, in_channels=c.in_channels,
-        out_channels=c.out_channels, sample_size=_size(c.input_size)[0],
+        out_channels=c.out_channels, sample_size=height_width(c.input_size)[0],
         patch_size=c.patch_size, num_embeds_ada_norm=c.num_classes)
 
 # %% ../nbs/21_cli.ipynb #6f5a66eb
@@ -991,7 +991,7 @@ def _bench(model, batch_size, repeats):
     ours, dev, b = create_model(model), default_device(), batch_size
     c, rivals = ours.config, [ours, diffusers_twin(ours.config)]
     pairs = [(m.to(dev).train(), torch.optim.AdamW(m.parameters())) for m in rivals]
-    x, t, y = torch.randn(b, c.in_channels, *_size(c.input_size)), torch.arange(b), torch.arange(b)
+    x, t, y = torch.randn(b, c.in_channels, *height_width(c.input_size)), torch.arange(b), torch.arange(b)
     data = [o.to(dev) for o in (x, t % 1000, y % c.num_classes)]
     for dtype in (torch.float32, torch.bfloat16): _race(f'{model}, batch {b}', pairs, data, dtype, repeats)
 
@@ -1060,7 +1060,7 @@ def trained_run(
     from dit_clipped.schedule import make_schedule
     from dit_clipped.trainer import BinnedLoss, Trainer
     set_seed(0); net = create_model(model, num_classes=10, learn_sigma=False)
-    data = [(torch.randn(net.config.in_channels, *_size(net.config.input_size)), k % 10) for k in range(64)]
+    data = [(torch.randn(net.config.in_channels, *height_width(net.config.input_size)), k % 10) for k in range(64)]
     loss, marks, now = DiffusionLoss(Objective('flow', make_schedule('flow'))), [], time.perf_counter
     check = BinnedLoss(loss, data, n=32, batch_size=batch_size)
     with tempfile.TemporaryDirectory() as d:
@@ -1106,7 +1106,7 @@ def trainer_report(
 # %% ../nbs/21_cli.ipynb #7c5bcfc4
 def kill_report(
     kills: int, # How often
-    test=None   # fn(command, calm, killed, kills) -> dict; `kill_test` of chapter 10b when None
+    test=None   # fn(command, calm, killed, kills) -> dict; `kill_test` of chapter 13b when None
 ) -> str: # A sentence
     "Is a run of digits that is killed again and again the run that nobody disturbed?"
     import tempfile

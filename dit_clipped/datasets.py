@@ -18,8 +18,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 from .core import atomic_path, in_range, one_of, require, to_rgb
 from .data import Pictograms, draw
-from dit_clipped.files import (FORMATS, MAX_PIXELS, Unreadable, _why, read_image, read_json, read_text,
-    text_lines)
+from .files import read_json, read_text, text_lines
+from .images import FORMATS, MAX_PIXELS, Unreadable, reason, read_image
 _all_ = ['FORMATS', 'MAX_PIXELS', 'Unreadable', 'read_image']        # built in 00b, found here too
 
 # %% ../nbs/18_datasets.ipynb #d84029bf
@@ -640,7 +640,7 @@ class Shards(Captioned):
         if where is None: return None
         try:
             with open(where[0], 'rb') as f: f.seek(where[1]); return f.read(where[2])
-        except OSError as e: raise Unreadable(f'its shard: {_why(e)}') from e
+        except OSError as e: raise Unreadable(f'its shard: {reason(e)}') from e
 
 # %% ../nbs/18_datasets.ipynb #cb5f14d5
 def _undecoded(data, column):
@@ -652,7 +652,7 @@ def _cells(row, image, caption):
     "(picture, captions) of a row; Unreadable when its caption is no text"
     picture, told = (row[k] if k in row else None for k in (image, caption))
     try: return picture, _texts(told)
-    except ValueError as e: raise Unreadable(_why(e)) from e
+    except ValueError as e: raise Unreadable(reason(e)) from e
 
 class _Rows:
     "Rows of a set as entries"
@@ -661,7 +661,7 @@ class _Rows:
     def __len__(self): return len(self.data)
     def __getitem__(self, r):
         try: row = self.data[r]
-        except Exception as e: raise Unreadable(f'the set cannot give it ({_why(e)})') from e
+        except Exception as e: raise Unreadable(f'the set cannot give it ({reason(e)})') from e
         return f'row {r}', *_cells(row, self.image, self.caption)
 
 # %% ../nbs/18_datasets.ipynb #c1197c4d

@@ -17,14 +17,12 @@ from torch import nn, Tensor
 from torch.utils.checkpoint import checkpoint
 from .core import in_range, one_of, require
 from .files import from_json, typed
-from .patches import PatchEmbed, pos_2d, unpatchify
+from .patches import PatchEmbed, height_width, pos_2d, unpatchify
 from .conditioning import CaptionEmbedder, LabelEmbedder, TimestepEmbedder
 from .conditioning import TextCond, cond_len
 from .blocks import BLOCKS, Attention, CrossAttention, modulate
 
 # %% ../nbs/05_dit.ipynb #09d9efbe
-def _pair(size): return (size, size) if isinstance(size, int) else tuple(size)
-
 def _plain(x):
     "numpy's numbers as Python's"
     if isinstance(x, (list, tuple)): return tuple(map(_plain, x))
@@ -36,7 +34,7 @@ def _check_types(c):
         object.__setattr__(c, k, typed(_plain(getattr(c, k)), hint, k))
 
 def _check_sizes(c):
-    (h, w), p, d = _pair(c.input_size), c.patch_size, c.hidden_size
+    (h, w), p, d = height_width(c.input_size), c.patch_size, c.hidden_size
     for k, v in dict(height=h, width=w).items(): in_range(v, 1, 2**14, k)
     require(h % p == w % p == 0, f'patch_size {p} does not divide the grid {h}x{w}: take a divisor')
     require(d % c.num_heads == 0, f'hidden_size {d} is not divisible by num_heads {c.num_heads}')
@@ -88,7 +86,7 @@ def out_channels(self: DiTConfig) -> int: # 2c with a learned variance, else c
 @patch(as_prop=True)
 def grid(self: DiTConfig) -> tuple: # (h/p, w/p)
     "Rows and columns of tokens"
-    return tuple(s // self.patch_size for s in _pair(self.input_size))
+    return tuple(s // self.patch_size for s in height_width(self.input_size))
 
 @patch(as_prop=True)
 def n_tokens(self: DiTConfig) -> int: # n = (h/p)(w/p)
@@ -299,7 +297,7 @@ def _probe(c, input_size=None, context_len=77, device='cpu'):
     if c.pooled_dim or c.context_dim:
         y = TextCond(zeros(c.pooled_dim) if c.pooled_dim else None,
                      zeros(context_len, c.context_dim) if c.context_dim else None, None)
-    return zeros(c.in_channels, *_pair(input_size or c.input_size)), zeros(), y
+    return zeros(c.in_channels, *height_width(input_size or c.input_size)), zeros(), y
 
 # %% ../nbs/05_dit.ipynb #39025b9e
 def macs(

@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, Subset
 from typing import Annotated, Any, Literal
 from .conditioning import TextCond, length_mask
 from .core import atomic_path, in_range, one_of, require, set_seed
-from .files import Unreadable, file_sha256, from_json, read_json, read_text, typed, write_json
+from .files import file_sha256, from_json, read_json, read_text, typed, write_json
+from .images import Unreadable
 from .weights import blank, plain_state, read_state, unprefixed
 
 # %% ../nbs/14_latents.ipynb #6f4359bc

@@ -25,7 +25,9 @@ from .conditioning import TextCond, cond_len
 from .core import (atomic_path, default_device, default_dtype, evaluating, in_range,
     one_of, require, unwrap)
 from .dit import DiTConfig
-from .files import from_json, read_json, read_mask, read_pixels, typed, write_json
+from .files import from_json, read_json, typed, write_json
+from .images import read_mask, read_pixels
+from .patches import height_width
 from .guidance import guided
 from .losses import Objective
 from .sampling import image_noise
@@ -334,7 +336,7 @@ def _side(name, px, f, p):
 def _shape(self:DiTClippedPipeline, r):
     "(c,h,w) of what is denoised"
     c,f = _config(self.denoiser),self.f
-    own = (c.input_size,)*2 if isinstance(c.input_size, int) else c.input_size
+    own = height_width(c.input_size)
     px = (z*f if v is None else v for v,z in zip((r.height, r.width), own))
     sides = zip(('height', 'width'), px)
     return c.in_channels,*(_side(k, v, f, c.patch_size) for k,v in sides)
