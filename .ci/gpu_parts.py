@@ -483,7 +483,7 @@ def preset(minutes, out):
 
 def exam(home, out):
     from dit_clipped import cli
-    reader, t0 = ROOT/'nbs/assets/reader.safetensors', time.time()
+    reader, t0 = ROOT/'nbs/assets/classifier.safetensors', time.time()
     if not reader.is_file():
         yield dict(name='exam', ok=None, said=f'no {reader.relative_to(ROOT)}', seconds=0.)
         return

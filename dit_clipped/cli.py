@@ -211,12 +211,12 @@ def _kept_plan(file, minutes, steps):
 PROMPTS = ['a red heart on a blue background', 'a yellow star on a purple background',
     'a white cat on a black background', 'a green umbrella on a yellow background'] * 2
 
-def _text_and_vae(out, p, seed, quiet, init, brief, precision):
+def _text_and_vae(out, p, seed, quiet, init, short_captions, precision):
     from dit_clipped.latents import VAE, train_vae
     from dit_clipped.text import CLIPText, train_clip
     print('[1/5] text tower', flush=True)
     train_clip(out/'clip', p['text'], p['image'], stage='text', seed=seed,
-        init=init, brief=brief and max(brief, .25), progress=not quiet)
+        init=init, short_captions=short_captions and max(short_captions, .25), progress=not quiet)
     print('[2/5] VAE', flush=True)
     done = out/'vae/vae/config.json'
     if not done.is_file(): train_vae(out/'vae', p['vae'], seed=seed, save_every=250,
@@ -276,21 +276,21 @@ def _start(init):
     return folder
 
 # %% ../nbs/21_cli.ipynb #4044de1d
-def _cache(out, n, vae, text, seed, quiet, brief):
+def _cache(out, n, vae, text, seed, quiet, short_captions):
     "(latents of `n` scenes, which of them come in a pass)"
     from dit_clipped.data import Pictograms
     from dit_clipped.latents import LatentCache, build_cache
     print('[3/5] latent cache', flush=True)
-    data = Pictograms(n, seed=seed + 3, brief=brief)
+    data = Pictograms(n, seed=seed + 3, short_captions=short_captions)
     build_cache(data, vae, text, out/'cache', progress=not quiet)
     return LatentCache(out/'cache', vae, text), data.rows(_asked_most)
 
-def _image_tower(out, p, seed, quiet, init, brief, home):
+def _image_tower(out, p, seed, quiet, init, short_captions, home):
     import shutil
     from dit_clipped.text import train_clip
     print('[5/5] image tower', flush=True)
     train_clip(out/'clip', p['text'], p['image'], stage='image', seed=seed, init=init,
-        brief=brief and max(brief, .25), progress=not quiet)
+        short_captions=short_captions and max(short_captions, .25), progress=not quiet)
     shutil.copytree(out/'clip/clip_image', home/'clip_image', dirs_exist_ok=True)
 
 # %% ../nbs/21_cli.ipynb #96c9171a
@@ -309,7 +309,7 @@ def train_pictograms(
     seed: int=0,         # Of everything
     quiet: bool=False,   # No progress bars
     init=None,           # Pipeline folder whose weights to go on from, or 'shipped'
-    brief: float=0.,     # Share of captions that say less, such as 'a cat'
+    short_captions: float=0.,     # Share of captions that say less, such as 'a cat'
     **switches           # Of the transformer's `Trainer`; precision is the VAE's, too
 ) -> Path: # The pipeline folder
     "Captions and pictures to a pipeline, in five stages"
@@ -318,12 +318,12 @@ def train_pictograms(
     p = plan(out, minutes, given.get('steps'), bool(init)); a['steps'] = p['steps']
     if init and 'lr' not in given: a['lr'] /= 2
     switches = dict(dict(precision=_precision(default_device())), **switches)
-    vae, text = _text_and_vae(out, p, seed, quiet, init, brief, switches['precision'])
-    cache, rows = _cache(out, p['items'], vae, text, seed, quiet, brief)
+    vae, text = _text_and_vae(out, p, seed, quiet, init, short_captions, switches['precision'])
+    cache, rows = _cache(out, p['items'], vae, text, seed, quiet, short_captions)
     print('[4/5] transformer', flush=True); _keep_encoders(out/'dit', '../vae/vae', '../clip/text_encoder', vae, text)
     t = _text_trainer(out, a, vae, text, cache, seed, quiet, init, rows, **switches).fit('auto')
     home = _save(t.ema.model, t.loss_fn.objective, vae, text, a, out/'pipeline')
-    _image_tower(out, p, seed, quiet, init, brief, home)
+    _image_tower(out, p, seed, quiet, init, short_captions, home)
     print(f'done: dit_clipped_sample "a red heart on a blue background" --ckpt {home}')
     return home
 
@@ -630,7 +630,7 @@ def train_captions(
 OVERRULED = 'model', 'steps', 'batch_size', 'lr', 'objective', 'schedule', 'shift'
 _TRAINER = {'resume', *OVERRULED, *signature(_switches).parameters}
 _OWN = {'init', 'vae', 'clip', 'offline', 'val', 'dry_run'}
-READS = dict(digits=_TRAINER - {'val_every'}, pictograms=_TRAINER - {'val_every', 'fsdp'} | {'minutes', 'init', 'brief'},
+READS = dict(digits=_TRAINER - {'val_every'}, pictograms=_TRAINER - {'val_every', 'fsdp'} | {'minutes', 'init', 'short_captions'},
     cache=_TRAINER | _OWN | {'image_size'}, captions=_TRAINER | _OWN | {'image_size', 'workers', 'max_bad'})
 
 def _which(data, preset):
@@ -691,13 +691,13 @@ def train(
     preset: str=None,        # digits or pictograms: another word for --data
     minutes: float=None,     # pictograms: shrink every stage so that all take about so long
     init: str=None,          # Begin with a pipeline or run folder, 'shipped', or a published DiT file
-    brief: float=None,       # pictograms: share of captions that say less, such as 'a cat'; 0
+    short_captions: float=None,       # pictograms: share of captions that say less, such as 'a cat'; 0
     dry_run: bool=False,     # Pictures with captions: take three steps and say what the run would cost
     **kwargs
 ):
     "Train a diffusion transformer; the preset of the data answers what is left out"
     data = _which(data, preset); kind = _kind(data)
-    flags = dict(kwargs, resume=resume, minutes=minutes, init=init, brief=brief, dry_run=dry_run)
+    flags = dict(kwargs, resume=resume, minutes=minutes, init=init, short_captions=short_captions, dry_run=dry_run)
     _refuse(kind, flags); said = _said(flags); given = {k: said.pop(k) for k in OVERRULED if k in said}
     out = out or f'runs/{"captions" if kind == "cache" else kind}'
     if kind == 'digits': return _train_digits(out, seed, quiet, given, **said)
@@ -809,22 +809,22 @@ sample_main = as_command(sample)
 # %% ../nbs/21_cli.ipynb #5215001d
 def _judge_digits(ckpt, per_label, seed, out):
     from dit_clipped.data import Digits
-    from dit_clipped.evaluation import digit_reader, digit_report
+    from dit_clipped.evaluation import digit_classifier, digit_report
     model, obj, a = open_run(ckpt, default_device())
     require(a['data'] == 'digits', f"{ckpt} was trained on {a['data']!r}, only digits can be read")
     asked = torch.arange(10).repeat_interleave(in_range(per_label, 1, 1000, 'per_label'))
-    scans, reader = Digits().images, digit_reader()
+    scans, classifier = Digits().images, digit_classifier()
     for name, g in ('unguided', 1.), (f"guided {a['guidance']:g}", a['guidance']):
         x = draw_labels(model, obj, asked, seed, a['sampler'], a['sampling_steps'], g).cpu()
-        r = digit_report(x, asked, reader, scans)
+        r = digit_report(x, asked, classifier, scans)
         print(f"{name:>10}: read as asked {r['accuracy']:.1%} of {len(x)}, worst digit "
             f"{r['worst'][0]} at {r['worst'][1]:.0%}; median distance to the nearest scan "
             f"{r['distance']:.3f} (between real scans {r['real']:.3f})")
     if out: save_image(grid_image(x, ncols=per_label, zoom=4), out)
 
 # %% ../nbs/21_cli.ipynb #4c4ce6aa
-_JUDGED = dict(digits={'per_label', 'seed'}, sweep={'sweep', 'one', 'two', 'wording', 'reader'},
-    pipeline={'seed', 'one', 'two', 'wording', 'steps', 'guidance', 'sampler', 'guide_from', 'reader'})
+_JUDGED = dict(digits={'per_label', 'seed'}, sweep={'sweep', 'one', 'two', 'wording', 'classifier'},
+    pipeline={'seed', 'one', 'two', 'wording', 'steps', 'guidance', 'sampler', 'guide_from', 'classifier'})
 
 def _only_read(kind, given):
     "What was given, without None; ValueError for what this kind of evaluation does not read"
@@ -848,17 +848,17 @@ def evaluate(
     out: str=None,           # Save the guided pictures as a grid here
     one: int=None,           # Pipelines: prompts for one object; 1000, of a sweep 200
     two: int=None,           # Pipelines: prompts for two; 500, of a sweep 100
-    wording: str=None,       # Pipelines: sentence forms: train, heldout, fresh or brief
+    wording: str=None,       # Pipelines: sentence forms: train, heldout, fresh or short
     steps: int=None,         # Pipelines: denoising steps; the model's when left out, like the next two
     guidance: float=None,    # Pipelines: 1 or less is unguided
     sampler: str=None,       # Pipelines: euler or heun
     guide_from: float=None,  # Pipelines: guide from here on, 0 (noise) to 1 (picture)
     sweep: bool=False,       # Pipelines: try samplers, steps and guidance; the rows go to --out as JSON
-    reader: str=None         # Pipelines: the judge; nbs/assets/reader.safetensors
+    classifier: str=None         # Pipelines: the judge; nbs/assets/classifier.safetensors
 ):
-    "Read a model's drawings back: digits by their classifier, pictograms by the reader"
+    "Read a model's drawings back: digits by their classifier, pictograms by the classifier"
     given = dict(per_label=per_label, seed=seed, one=one, two=two, wording=wording, steps=steps, guidance=guidance,
-        sampler=sampler, guide_from=guide_from, reader=reader, sweep=sweep or None)
+        sampler=sampler, guide_from=guide_from, classifier=classifier, sweep=sweep or None)
     pipe = ckpt == 'shipped' or (Path(ckpt)/'model_index.json').is_file()
     said = _only_read('sweep' if pipe and sweep else 'pipeline' if pipe else 'digits', given)
     if pipe: return _judge_pipeline(None if ckpt == 'shipped' else ckpt, out, said)
@@ -891,13 +891,13 @@ def evaluate_scenes(
     seed: int=0,   # Of the first picture
     out: str=None, # Save the first 64 pictures here
     wording: str='train', # A key of `TEMPLATES`
-    reader='nbs/assets/reader.safetensors', # The judge
+    classifier='nbs/assets/classifier.safetensors', # The judge
     **how          # For the pipeline's call; its defaults when left out
 ) -> dict: # From `scene_report`, and `plain`: the share of plain borders
     "Draw one picture per prompt of the exam, and read them"
-    from dit_clipped.evaluation import load_reader, plain_border, scene_prompts
+    from dit_clipped.evaluation import load_classifier, plain_border, scene_prompts
     from dit_clipped.pipeline import DiTClippedPipeline
-    judge, pipe = load_reader(reader), DiTClippedPipeline.from_pretrained(ckpt)
+    judge, pipe = load_classifier(classifier), DiTClippedPipeline.from_pretrained(ckpt)
     x, r = _exam(pipe, judge, scene_prompts(one, two, wording=wording), seed, **how)
     r['plain'] = plain_border(x).float().mean().item(); _print_report(r)
     if out: save_image(grid_image(x[:64], ncols=16), out)
@@ -928,14 +928,14 @@ def sweep_scenes(
     two: int=100,  # Prompts for two
     out: str=None, # Write the rows here, as JSON
     wording: str='train', # A key of `TEMPLATES`
-    reader='nbs/assets/reader.safetensors', # The judge
+    classifier='nbs/assets/classifier.safetensors', # The judge
     steps: dict=SWEEP, # Sampler -> numbers of steps
     guidance=GUIDES    # Scales
 ) -> list: # Dicts: sampler, steps, calls, guidance, one and two: shares with all right
     "The exam at every sampler, number of steps and guidance"
-    from dit_clipped.evaluation import load_reader, scene_prompts
+    from dit_clipped.evaluation import load_classifier, scene_prompts
     from dit_clipped.pipeline import DiTClippedPipeline
-    pipe, judge, rows = DiTClippedPipeline.from_pretrained(ckpt), load_reader(reader), []
+    pipe, judge, rows = DiTClippedPipeline.from_pretrained(ckpt), load_classifier(classifier), []
     exam = scene_prompts(one, two, wording=wording)
     for s, n, g in [(s, n, g) for s, ns in steps.items() for n in ns for g in guidance]:
         how = dict(scheduler=s, num_inference_steps=n, guidance_scale=g)

@@ -99,7 +99,8 @@ def draw(scene: Scene, # What to show
 
 # %% ../nbs/01_data.ipynb #b2f9f030
 _LANG = json.loads((_SHIPPED/'captions.json').read_text('utf-8'))
-WORDS, TEMPLATES = _LANG['words'], _LANG['forms']
+WORDS = _LANG['words']
+TEMPLATES = {'short' if k == 'brief' else k: v for k, v in _LANG['forms'].items()} # the file's own name for it stays
 _RULES = [(re.compile(a), b) for a,b in _LANG['rules']]
 
 # %% ../nbs/01_data.ipynb #b3dc7f09
@@ -107,10 +108,10 @@ def _pick(rng, xs): return xs[int(rng.random()*len(xs))]
 
 def caption(scene: Scene,    # What the picture shows
     rng: random.Random=None, # Chooses the wording; a fresh one when None
-    wording: str='train'     # A key of `TEMPLATES`: 'train', 'heldout', 'fresh', or 'brief', which says less
+    wording: str='train'     # A key of `TEMPLATES`: 'train', 'heldout', 'fresh', or 'short', which says less
 ) -> str: # One English sentence in lower case, at most 24 CLIP tokens
     "Say `scene` in words"
-    rng, less = rng or random.Random(), wording == 'brief'
+    rng, less = rng or random.Random(), wording == 'short'
     bare, grey = less and rng.random() < .5, less and rng.random() < .3   # no article, no colour
     def say(key): return _pick(rng, WORDS.get(key, [key]))
     things = [f'{"" if bare else "a "}{say(o.size)} {"" if grey else o.colour} {say(o.glyph)}'
@@ -151,19 +152,19 @@ class Pictograms(Dataset):
         split: str='train',  # A key of `PAIRS`: which pairs of glyph and colour occur
         two: float=.5,       # Share of scenes with two objects
         wording: str='train', # A key of `TEMPLATES`
-        brief: float=0.      # Share of captions in the wording 'brief' instead
+        short_captions: float=0. # Share of captions in the wording 'short' instead
     ):
         self.n, self.size = in_range(n, 1, 2**40, 'n'), in_range(size, 8, 4096, 'size')
         self.seed, self.two = in_range(seed, 0, 2**32 - 1, 'seed'), in_range(two, 0, 1, 'two')
         self.split = one_of(split, PAIRS, 'split')
         self.wording = one_of(wording, TEMPLATES, 'wording')
-        self.brief = in_range(brief, 0, 1, 'brief')
+        self.short_captions = in_range(short_captions, 0, 1, 'short_captions')
     def __len__(self): return self.n
     def _item(self, i, k):
         require(-self.n <= i < self.n, f'no item {i}: they go from 0 to {self.n - 1}', IndexError)
         rng = random.Random(self.seed*2**40 + int(i) % self.n)
         scene = random_scene(rng, self.split, self.two)
-        def how(): return 'brief' if self.brief and rng.random() < self.brief else self.wording
+        def how(): return 'short' if self.short_captions and rng.random() < self.short_captions else self.wording
         return scene, [caption(scene, rng, how()) for _ in range(k)]
     def scene(self, i): return self._item(i, 0)[0]
     def captions(self, i, k=1): return self._item(i, k)[1]
@@ -193,4 +194,4 @@ def identity(self: Pictograms) -> dict: # Names and numbers for JSON
     "All that decides the items"
     world = _sha(_LANG, GLYPHS, COLOURS, SIZES, PLACES, [*RELATIONS.items()], HELD_OUT)
     return dict(kind='Pictograms', n=int(self.n), size=int(self.size), seed=int(self.seed), split=self.split,
-        two=float(self.two), wording=self.wording, brief=float(self.brief), world=world)
+        two=float(self.two), wording='brief' if self.wording == 'short' else self.wording, brief=float(self.short_captions), world=world)

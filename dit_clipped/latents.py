@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VAE_CONFIG', 'TINY_VAE', 'HARD', 'psnr', 'Resnet', 'PixelAttention', 'Down', 'Up', 'Level', 'Middle', 'Encoder',
-           'Decoder', 'Autoencoder', 'VAE', 'fingerprint', 'ink_error', 'TinyVAE', 'fit_scale', 'train_vae', 'LeftOut',
-           'cache_origin', 'build_cache', 'LatentCache', 'LatentBatch', 'compare_speed']
+           'Decoder', 'Autoencoder', 'VAE', 'fingerprint', 'foreground_error', 'TinyVAE', 'fit_scale', 'train_vae',
+           'LeftOut', 'cache_origin', 'build_cache', 'LatentCache', 'LatentBatch', 'compare_speed']
 
 # %% ../nbs/14_latents.ipynb #036d5507
 import bisect, csv, hashlib, io, json, re, time, warnings
@@ -432,7 +432,7 @@ TINY_VAE = dict(block_out_channels=[32, 32, 64], layers_per_block=1, norm_num_gr
     sample_size=64, mid_block_add_attention=False, use_quant_conv=False, use_post_quant_conv=False)
 
 # %% ../nbs/14_latents.ipynb #07e7811f
-def ink_error(
+def foreground_error(
     e: Tensor, # Errors (b,3,H,W)
     x: Tensor  # The pictures that they were made on (b,3,H,W), plain in their first corner
 ) -> Tensor: # Scalar
@@ -446,7 +446,7 @@ class TinyVAE(nn.Module):
     def __init__(self,
         kl: float=2e-3, # Weight of the KL term, in nats per number
         edges: float=0., # Weight of the error in differences between neighbours
-        ink: float=0.   # Weight of `ink_error`
+        ink: float=0.   # Weight of `foreground_error`
     ):
         super().__init__()
         from diffusers import AutoencoderKL
@@ -459,7 +459,7 @@ class TinyVAE(nn.Module):
         e = self.vae.decode(d.sample()).sample.float() - x           # (b,3,H,W)
         loss = e.abs().mean() + e.square().mean() + self.kl*d.kl().float().mean()/d.mean[0].numel()
         loss = loss + self.edges*(e.diff(dim=-1).abs().mean() + e.diff(dim=-2).abs().mean())
-        return loss + self.ink*ink_error(e, x)
+        return loss + self.ink*foreground_error(e, x)
 
 # %% ../nbs/14_latents.ipynb #2ad15fc3
 def fit_scale(

@@ -766,7 +766,7 @@ def _tiny_net(vocab_size, seed):
 # %% ../nbs/15_text.ipynb #8188394c
 class _ClipRun:
     "A tiny CLIP in training: stage 0 reads captions, stage 1 looks at pictures too"
-    def __init__(self, out, steps, minutes, seed, groups, device, init=None, brief=0.):
+    def __init__(self, out, steps, minutes, seed, groups, device, init=None, short_captions=0.):
         self.out, self.steps, self.minutes, self.seed = Path(out), steps, minutes, seed
         self.groups, self.device = groups, device
         old = None if init is None else CLIPText.from_pretrained(Path(init)/'text_encoder')
@@ -776,7 +776,7 @@ class _ClipRun:
         self.clip = self.net['clip']
         tiny = json.loads(json.dumps(TINY))                          # as it comes back from a file
         self.settings = dict(steps=list(steps), seed=seed, groups=list(groups), tiny=tiny,
-            init=old and old.sha256(), lr=5e-4 if old else 1e-3, brief=in_range(brief, 0, 1, 'brief'))
+            init=old and old.sha256(), lr=5e-4 if old else 1e-3, brief=in_range(short_captions, 0, 1, 'short_captions'))
         self.precision = 'bf16' if default_dtype(device) == torch.bfloat16 else 'no'
         if old: self.start_from(old, Path(init)/'clip_image')
         self.start_stage(0)
@@ -814,7 +814,7 @@ def batch(self: _ClipRun):
     "Batch number `step`: it follows from seed, stage and step alone"
     rng = random.Random((self.seed*2 + self.stage)*2**32 + self.step)
     scenes = [s for _ in range(self.groups[self.stage]) for s in hard_group(rng)]
-    how = lambda: 'brief' if not self.stage and rng.random() < self.settings['brief'] else 'train'
+    how = lambda: 'short' if not self.stage and rng.random() < self.settings['brief'] else 'train'
     said = [caption(s, rng, how()) for s in scenes]
     ids = self.tokenizer(said).to(self.device)                # (b,24)
     y = torch.tensor([*map(said_targets, scenes, said)], device=self.device)  # (b,7)
@@ -947,11 +947,11 @@ def train_clip(
     groups=(32, 16),    # Groups of 8 hard captions in a batch, per stage
     device=None,        # `default_device()` when None
     init=None,          # Pipeline folder whose towers to go on from, instead of random weights
-    brief: float=0.     # Share of brief captions that the text tower reads
+    short_captions: float=0. # Share of short captions that the text tower reads
 ) -> Path: # `out`; ValueError when it holds a run with other settings
     "Train a tiny CLIP of open_clip's own classes on pictograms; the same seed, the same weights"
     one_of(stage, ['text', 'image', 'both'], 'stage')
     run = _ClipRun(out, (text_steps, image_steps), minutes, seed, groups,
-        torch.device(device or default_device()), init, brief)
+        torch.device(device or default_device()), init, short_captions)
     run.load() if resume else run.clear()
     return run.through(stage, progress, stop_at)
