@@ -7,6 +7,7 @@
 """
 import json, os, re, subprocess, sys, tempfile, time, venv, zipfile
 from pathlib import Path
+from house import CHECKS
 from readme import ROOT, relinked, settings, stale, tracked
 
 NBS, PKG = ROOT/'nbs', ROOT/'dit_clipped'
@@ -154,8 +155,8 @@ def check_import():
 
 def check_pickles():
     "Every torch.load of the package reads weights only"
-    src = {f: f.read_text(encoding='utf-8') for f in PKG.glob('*.py')}
-    return [f.name for f, s in src.items() for call in re.findall(r'torch\.load\((?:[^()]|\([^()]*\))*\)', s) if 'weights_only=True' not in call]
+    src = {f: f.read_text(encoding='utf-8') for f in PKG.rglob('*.py')}
+    return [f.relative_to(PKG) for f, s in src.items() for call in re.findall(r'torch\.load\((?:[^()]|\([^()]*\))*\)', s) if 'weights_only=True' not in call]
 
 
 def check_gpu():
@@ -172,7 +173,7 @@ def static():
                     ('Start holds two commands', check_start), ('owner and branch of all links come from settings.ini', check_links),
                     ('relative links lead somewhere', check_targets), ('pyflakes', check_flakes), ('kept outputs', check_outputs),
                     ('no machine paths in the tree', check_paths), ('import dit_clipped is light', check_import),
-                    ('no pickle that can run code', check_pickles)]: report(name, f())
+                    ('no pickle that can run code', check_pickles), *CHECKS]: report(name, f())
     faults, secs = check_gpu()
     report(f'the GPU command runs in small ({secs:.0f} s)', faults)
 
