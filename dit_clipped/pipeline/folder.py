@@ -6,10 +6,9 @@
 __all__ = ['Whole', 'LogitNormal', 'INDEX', 'save_objective', 'load_objective']
 
 # %% ../../nbs/16j_pipeline.folder.ipynb #bf6ad751
-import re, torch, warnings
+import torch, warnings
 from dataclasses import dataclass
 from fastcore.basics import patch
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 from ..core import atomic_path, require, unwrap
@@ -132,28 +131,3 @@ def _part(folder, name):
     require((folder/name).is_dir(), f'{folder/INDEX} names {name!r}, but there is no folder '
         f'{name}/: fetch the pipeline again, or pass {name}=', FileNotFoundError)
     return _LOAD[name](folder/name)
-
-# %% ../../nbs/16j_pipeline.folder.ipynb #686f8f87
-def _fetch(name, **kw):
-    "The folder of a model on the Hub, downloaded once"
-    from huggingface_hub import snapshot_download
-    wanted = ['*.json', '*.safetensors', '*.txt']
-    try: return Path(snapshot_download(name, allow_patterns=wanted, **kw))
-    except Exception as e:
-        why = (str(e) or 'no reason given').splitlines()[0]
-        raise OSError(f'{name!r} is no folder here, and could not be got from the Hub '
-            f'({type(e).__name__}: {why}). Offline? Download it where there is a network '
-            f'(hf download {name}) and pass the folder; what was fetched before opens with '
-            'local_files_only=True') from e
-
-# %% ../../nbs/16j_pipeline.folder.ipynb #72fd5e30
-_HUB = r'(?!runs/)[\w-][\w.-]*/[\w.-]+'
-
-def _folder(name, **kw):
-    if name is None: name = files('dit_clipped')/'shipped'/'pictograms'
-    path = Path(str(name)).expanduser()
-    if path.is_dir(): return path
-    hub = isinstance(name, str) and re.fullmatch(_HUB, name)
-    require(hub, f'no folder {path}: expected a folder of save_pretrained, a run of '
-        'dit_clipped_train, or a Hub name such as user/model', FileNotFoundError)
-    return _fetch(name, **kw)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from fastcore.basics import patch
 from ..core import in_range, require
 from ..solvers import SAMPLERS, levels
-from .pipeline import DiTClippedPipeline, _config, _wants
+from .pipeline import DiTClippedPipeline, _config, condition_kind
 from .request import _whole
 from .schedulers import _by_diffusers, _count, _named
 from .steps import _Steps, _Stop
@@ -48,7 +48,7 @@ def _sampler(self:DiTClippedPipeline, r):
 @patch
 def _scale(self:DiTClippedPipeline, r):
     if r.guidance_scale is not None: return r.guidance_scale
-    c = _config(self.denoiser); kind = _wants(c)
+    c = _config(self.denoiser); kind = condition_kind(c)
     alone = kind is None or kind == 'labels' and not c.class_dropout_prob
     return 1. if alone else self.config['guidance']
 

@@ -10,9 +10,9 @@ import torch
 from dataclasses import fields
 from fastcore.basics import patch
 from ..core import default_device, default_dtype, one_of, require
-from ..files import from_json, typed
+from ..files import find_folder, from_json, typed
 from .diffusers import _open_dit
-from .folder import INDEX, _LOAD, _folder, _json, _part
+from .folder import INDEX, _LOAD, _json, _part
 from .pipeline import DiTClippedPipeline, _Config
 from .runs import _open_run
 
@@ -75,7 +75,8 @@ def from_pretrained(cls:DiTClippedPipeline,
     for k in parts:
         require(k not in _NOT_HERE, f'{k} has no meaning here, leave it out: {_NOT_HERE.get(k)}')
         one_of(k, list(_LOAD), 'part')
-    folder = _folder(name, local_files_only=local_files_only, revision=revision)
+    folder = find_folder(name, what='a folder of save_pretrained, a run of dit_clipped_train',
+        local_files_only=local_files_only, revision=revision)
     device,dtype = device or default_device(),dtype if torch_dtype is None else torch_dtype
     if isinstance(dtype, str) and dtype == 'auto': dtype = default_dtype(device)
     return cls(*_opener(folder)(folder, parts, local_files_only)).to(device, dtype)

@@ -12,7 +12,7 @@ from fastcore.basics import patch
 from torch import Tensor
 from ..conditioning import TextCond, cond_len
 from ..core import in_range, require
-from .pipeline import DiTClippedPipeline, _config, _plain, _wants
+from .pipeline import DiTClippedPipeline, _config, _plain, condition_kind
 
 # %% ../../nbs/16b_pipeline.request.ipynb #65b1df13
 @dataclass
@@ -137,7 +137,7 @@ def _by_text(self:DiTClippedPipeline, r):
 @patch
 def _conditions(self:DiTClippedPipeline, r):
     "(condition, negative condition or None, pictures)"
-    kind = _wants(_config(self.denoiser)); _only(r, kind)
+    kind = condition_kind(_config(self.denoiser)); _only(r, kind)
     k = _whole(r.num_images_per_prompt, 'num_images_per_prompt', 10**6)
     if kind is None: return None,None,k
     y = self._by_label(r) if kind == 'labels' else self._by_text(r)
