@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['fit_square', 'FORMATS', 'MAX_PIXELS', 'Unreadable', 'read_image', 'which_caption', 'Captioned', 'Bad',
-           'collate_readable', 'TEXT_COLUMNS', 'SUFFIXES', 'Folder', 'make_coco', 'Coco', 'Shards', 'Hub', 'HubStream',
-           'open_hub', 'Report', 'readable', 'KINDS', 'write_shards', 'open_dataset']
+           'collate_readable', 'TEXT_COLUMNS', 'Folder', 'make_coco', 'Coco', 'Shards', 'Hub', 'HubStream', 'open_hub',
+           'Report', 'readable', 'KINDS', 'write_shards', 'open_dataset']
 
 # %% ../../nbs/18_datasets.ipynb #2271237a
 from ..core import cover
 __getattr__, __dir__ = cover(__name__, 'images', 'captioned', 'folder', 'coco', 'shards', 'hub', 'report', 'opening')
 _all_ = ['fit_square', 'FORMATS', 'MAX_PIXELS', 'Unreadable', 'read_image', 'which_caption', 'Captioned', 'Bad',
-    'collate_readable', 'TEXT_COLUMNS', 'SUFFIXES', 'Folder', 'make_coco', 'Coco', 'Shards', 'Hub',
-    'HubStream', 'open_hub', 'Report', 'readable', 'KINDS', 'write_shards', 'open_dataset']
+    'collate_readable', 'TEXT_COLUMNS', 'Folder', 'make_coco', 'Coco', 'Shards', 'Hub', 'HubStream',
+    'open_hub', 'Report', 'readable', 'KINDS', 'write_shards', 'open_dataset']

@@ -6,11 +6,11 @@
 __all__ = ['make_coco', 'Coco']
 
 # %% ../../nbs/18d_datasets.coco.ipynb #ac817af3
-import json, os, random, re
+import os, random, re
 from pathlib import Path
-from ..core import atomic_path, require
+from ..core import require
 from ..data import Pictograms
-from ..files import read_json
+from ..files import read_json, write_json
 from .captioned import Captioned, _shown
 from .folder import _Disk, _folder, _inside, _texts
 from .images import _photo
@@ -36,7 +36,7 @@ def make_coco(folder, # Made if it is not there
     random.Random(seed).shuffle(notes)
     d = dict(info=dict(description='Pictograms', version='1.0', year=2017),
         licenses=[dict(id=1, name='CC0', url='')], images=images, annotations=notes)
-    with atomic_path(folder/f'annotations/captions_{split}.json') as p: p.write_text(json.dumps(d))
+    write_json(folder/f'annotations/captions_{split}.json', d)
     return folder
 
 # %% ../../nbs/18d_datasets.coco.ipynb #8e8dcfcd

@@ -6,19 +6,17 @@
 __all__ = ['fit_square', 'FORMATS', 'MAX_PIXELS', 'Unreadable', 'read_image']
 
 # %% ../../nbs/18a_datasets.images.ipynb #205a4503
-import numpy as np, torch
+import torch
 from PIL import Image
-from ..core import require, to_rgb
+from ..core import grid_image, require
 from ..data import draw
 from ..images import FORMATS, MAX_PIXELS, Unreadable, read_image
 _all_ = ['FORMATS', 'MAX_PIXELS', 'Unreadable', 'read_image']        # built in 00c, found here too
 
 # %% ../../nbs/18a_datasets.images.ipynb #d84029bf
-def _to_pil(x): return Image.fromarray((to_rgb(x)*255).round().astype(np.uint8))
-
 def _photo(scene, w, h):
     "The scene in the middle square of a picture of w x h pixels"
-    s = min(w, h); im = _to_pil(draw(scene, s))
+    s = min(w, h); im = grid_image(draw(scene, s))
     out = Image.new('RGB', (w, h), im.getpixel((0, 0)))
     out.paste(im, ((w - s)//2, (h - s)//2))
     return out

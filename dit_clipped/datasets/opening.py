@@ -9,12 +9,11 @@ __all__ = ['KINDS', 'write_shards', 'open_dataset']
 import inspect, io, json
 from fastcore.basics import patch
 from pathlib import Path
-from ..core import atomic_path, in_range, one_of, require
+from ..core import atomic_path, grid_image, in_range, one_of, require
 from .captioned import Bad, Captioned
 from .coco import Coco
 from .folder import Folder
 from .hub import HubStream, open_hub
-from .images import _to_pil
 from .report import Report, _some
 from .shards import Shards, _write_tar
 
@@ -27,7 +26,7 @@ def _each(self:Captioned):
         yield self._name(r), item, [] if isinstance(item, Bad) else self.captions(i)
 
 def _png(x):
-    f = io.BytesIO(); _to_pil(x).save(f, 'PNG')
+    f = io.BytesIO(); grid_image(x).save(f, 'PNG')
     return f.getvalue()
 
 # %% ../../nbs/18h_datasets.opening.ipynb #6ca6ed40

@@ -6,13 +6,13 @@
 __all__ = ['Report', 'readable']
 
 # %% ../../nbs/18g_datasets.report.ipynb #f0a29434
-import csv, json, os
+import csv, os
 from dataclasses import asdict
 from fastcore.basics import patch
 from pathlib import Path
 from torch.utils.data import DataLoader, Dataset
 from ..core import atomic_path, in_range, one_of, require
-from ..files import read_json
+from ..files import read_json, write_json
 from .captioned import Bad, Captioned, _shown
 
 # %% ../../nbs/18g_datasets.report.ipynb #187ee084
@@ -36,12 +36,11 @@ class Report:
 @patch
 def write(self:Report):
     "Write the report to its path"
-    rows, how = [asdict(b) for b in self.bad], dict(encoding='utf-8', errors='backslashreplace', newline='')
-    with atomic_path(self.path) as p, open(p, 'w', **how) as f:
-        if self.path.suffix.lower() == '.csv':
-            out = csv.DictWriter(f, ['index', 'id', 'reason'])
-            out.writeheader(); out.writerows(rows)
-        else: json.dump(dict(n=self.n, seen=self.seen, bad=rows), f, indent=1)
+    rows = [asdict(b) for b in self.bad]
+    if self.path.suffix.lower() == '.json': return write_json(self.path, dict(n=self.n, seen=self.seen, bad=rows))
+    with atomic_path(self.path) as p, open(p, 'w', encoding='utf-8', errors='backslashreplace', newline='') as f:
+        out = csv.DictWriter(f, ['index', 'id', 'reason'])
+        out.writeheader(); out.writerows(rows)
 
 # %% ../../nbs/18g_datasets.report.ipynb #bcdcc34f
 @patch
@@ -114,7 +113,7 @@ def _recall(one, path):
 def _remember(one, path, stamps, known):
     pics = {one._name(r): [stamps[i], known[i]] for i, r in enumerate(one.rows) if i in known}
     d = dict(settings=[one.size, one.max_pixels], pictures=pics)
-    with atomic_path(path) as p: p.write_text(json.dumps(d), 'utf-8')
+    write_json(path, d)
 
 def _good(known, report):
     some = sorted(i for i, why in known.items() if not why)

@@ -10,9 +10,9 @@ import glob, io, os, posixpath, re, tarfile
 from pathlib import Path
 from ..core import one_of, require
 from ..files import read_json, read_text, text_lines
-from ..images import Unreadable, reason
+from ..images import ENDINGS, Unreadable, reason
 from .captioned import Captioned, _shown
-from .folder import SUFFIXES, TEXT_COLUMNS, _texts, _visible
+from .folder import TEXT_COLUMNS, _texts, _visible
 
 # %% ../../nbs/18e_datasets.shards.ipynb #0bacf02c
 def _write_tar(path, files):
@@ -94,7 +94,7 @@ def _shard_entries(shard, keys, txt=True):
     "(entries, the names that .json files hold); `txt`: read .txt first"
     _check_end(shard); out, names = [], set()
     for name, item in _members(shard).items():
-        ends = [e for e in item if f'.{e}' in SUFFIXES]
+        ends = [e for e in item if f'.{e}' in ENDINGS]
         require(len(ends) < 2, f'{shard}: {_shown(name)} has two pictures, .{" and .".join(ends)}: keep one')
         data = item.get('json', {}); names |= data.keys()
         texts = next((data[k] for k in keys if k in data), None)

@@ -16,7 +16,7 @@ from ..core import atomic_path, require, set_seed
 from ..data import COLOURS, GLYPHS, HELD_OUT, PLACES, Obj, Scene, caption, draw, random_scene
 from ..text import SLOTS, said_targets, scene_targets, slot_loss
 from ..training import lr_at
-from ..weights import read_state
+from ..weights import load_strict, read_state
 
 # %% ../../nbs/17b_evaluation.scenes.ipynb #5d3fbd3b
 class SceneClassifier(nn.Module):
@@ -72,8 +72,7 @@ def load_classifier(
     "Open a classifier"
     require(Path(path).is_file(), f'no classifier at {path}: it lies in the repository, under '
         'nbs/assets; train_classifier makes another', FileNotFoundError)
-    net = SceneClassifier()
-    net.load_state_dict({k: v.float() for k, v in read_state(path).items()})
+    net = load_strict(SceneClassifier(), {k: v.float() for k, v in read_state(path).items()}, path)
     return net.eval().requires_grad_(False)
 
 # %% ../../nbs/17b_evaluation.scenes.ipynb #5c9054fb
