@@ -206,15 +206,16 @@ def cover(
     package: str, # `__name__` of the chapter's `__init__`
     *pages        # Names of its pages, in reading order
 ): # (`__getattr__`, `__dir__`) for that module
-    "Pass on the public names of a chapter's pages, which are imported when the first name is asked for"
+    "Pass on the names of a chapter's pages, which are imported when the first name is asked for"
     def modules(): return [importlib.import_module(f'{package}.{p}') for p in pages]
-    def names(): return {k: m for m in modules() for k in m.__all__}
+    def public(): return {k: m for m in modules() for k in m.__all__}
     def __getattr__(name):
         if name[:2] == '__': raise AttributeError(f'module {package!r} has no attribute {name!r}')
         if name in pages: return importlib.import_module(f'{package}.{name}')
-        known = names()
-        if name in known: return getattr(known[name], name)
+        known = public()
+        home = known.get(name) or next((m for m in modules() if name[0] == '_' and name in vars(m)), None)
+        if home: return getattr(home, name)
         near = difflib.get_close_matches(name, known, 1)
         raise AttributeError(f'module {package!r} has no attribute {name!r}' + (f': did you mean {near[0]!r}?' if near else ''))
-    def __dir__(): return sorted(names())
+    def __dir__(): return sorted(public())
     return __getattr__, __dir__
