@@ -24,9 +24,15 @@ def _tidy(self:Trainer, path):
     start = check_checkpoint(path)['step'] if path else 0
     for f in ('log.csv', 'val.csv'): trim_log(self.out, start, f)
 
+# %% ../../nbs/13j_trainer.loop.ipynb #8d21a609
+def _plain(d): return {k: v for k, v in d.items() if v is not None}
+
 # %% ../../nbs/13j_trainer.loop.ipynb #cbc055dc
 @patch
-def _open(self:Trainer, resume):
+def start(self:Trainer,
+    resume: str='auto' # 'auto': continue if there is something; 'never'; or a checkpoint's path
+) -> Trainer: # Itself, ready for `train_step`
+    "Set up, open or continue the run folder, and write its config.json"
     from accelerate.utils import broadcast_object_list
     self._setup()
     path = broadcast_object_list([self._find(resume) if self.main else None])[0]
@@ -37,6 +43,7 @@ def _open(self:Trainer, resume):
     if path: self.load(path); self.acc.print(f'continuing {path}, to step {self.steps}')
     if self.world > 1: self.acc.print(f'{self.world} processes with {self.batch_size} pictures '
         f'each: {self.world*self.batch_size} per step, lr {self.lr}')
+    return self
 
 # %% ../../nbs/13j_trainer.loop.ipynb #9d3b88a1
 @patch
@@ -49,9 +56,6 @@ def _log(self:Trainer):
     if self.main: _append(self.out/'log.csv', list(row), list(row.values()))
     self.acc.log(row, self.step)
     return loss
-
-# %% ../../nbs/13j_trainer.loop.ipynb #8d21a609
-def _plain(d): return {k: v for k, v in d.items() if v is not None}
 
 # %% ../../nbs/13j_trainer.loop.ipynb #0df71f63
 @contextmanager
@@ -77,7 +81,7 @@ def fit(self:Trainer,
     resume: str='auto' # 'auto': continue if there is something; 'never'; or a checkpoint's path
 ) -> Trainer: # Itself
     "Train up to `steps`, or until somebody stops it; where it ends is saved"
-    self._open(resume)
+    self.start(resume)
     due = lambda every: self.step % every == 0 or self.step == self.steps
     quiet = not (self.progress and self.main)
     bar = tqdm(total=self.steps, initial=self.step, disable=quiet, unit='step')

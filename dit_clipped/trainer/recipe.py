@@ -90,4 +90,5 @@ class Trainer(Habits):
         _check_data(self.data, self.batch_size); require_fp32(self.model)
         self.wrapped, self.model = self.model, unwrap(self.model)
         self.out, self.step, self.stop, self.saved, self.world = Path(self.out), 0, False, None, 1
+        self.batches = None                                # until `start`
         self.kind = type(self.model).__name__

@@ -108,6 +108,7 @@ def _loss(self:Trainer, batch, lengths):
 # %% ../../nbs/13f_trainer.step.ipynb #70f31a79
 @patch
 def _learn(self:Trainer, batch, lengths):
+    "Gradient, guards, optimizer and average; the loss, still on the device"
     loss = self._loss(batch, lengths)
     self.scaler.unscale_(self.opt)
     self.norm = self._clip()
@@ -115,6 +116,7 @@ def _learn(self:Trainer, batch, lengths):
         self.scaler.step(self.opt); self.ema.update(self.model)
         self.window.append(loss)
     self.scaler.update(); self.opt.zero_grad()
+    return loss
 
 @patch
 def _leave_out(self:Trainer):
@@ -123,8 +125,19 @@ def _leave_out(self:Trainer):
 
 @patch
 def _advance(self:Trainer):
+    "One step without waiting for the device; its loss, or None where no process had a picture"
     lr = self.lr*lr_at(self.step, self.warmup, self.steps, self.schedule)
     for g in self.opt.param_groups: g['lr'] = lr
     batch = self._fetch(); lengths = self._lengths(len(batch[0]))
-    self._learn(batch, lengths) if any(lengths) else self._leave_out()
+    loss = self._learn(batch, lengths) if any(lengths) else self._leave_out()
     self.step += 1
+    return loss
+
+# %% ../../nbs/13f_trainer.step.ipynb #67aac0f3
+@patch
+def train_step(self:Trainer) -> float: # The loss over all processes, before the step; None when none of them had a picture
+    "One optimizer step with the batch that comes next, guards included; call `start` first"
+    require(self.batches is not None, 'train_step: this trainer has not started, or has ended: call start() first')
+    require(self.step < self.steps, f'train_step: all {self.steps} steps are done: raise steps')
+    loss = self._advance(); self._check()
+    return None if loss is None else float(loss)
