@@ -8,18 +8,17 @@ __all__ = ['BAD']
 # %% ../../nbs/13g_trainer.guard.ipynb #0629d515
 import math, statistics, torch
 from fastcore.basics import patch
-from ..core import atomic_path, require
-from ..files import read_text, text_lines
+from ..core import require
 from ..training import backward
+from .log import _lines, _write_lines
 from .recipe import Trainer
 
 # %% ../../nbs/13g_trainer.guard.ipynb #cfeb85bf
 BAD = 'step,loss,grad_norm,action,items'
 def _note(file, row):
-    rows = text_lines(read_text(file).rstrip()) if file.exists() else [BAD]
+    rows = _lines(file) if file.exists() else [BAD]
     row = ','.join(map(str, row))
-    if row in rows: return
-    with atomic_path(file) as f: f.write_text('\n'.join([*rows, row]) + '\n', 'utf-8')
+    if row not in rows: _write_lines(file, [*rows, row])
 
 # %% ../../nbs/13g_trainer.guard.ipynb #a10c0014
 @patch

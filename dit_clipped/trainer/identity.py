@@ -16,8 +16,8 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 from ..core import require
 from ..files import typed
 from ..training import lr_at
-from .checkpoint import check_checkpoint
-from .recipe import Recipe, Trainer
+from .checkpoint import _step_of, read_state
+from .recipe import Recipe, Trainer, _dataset
 
 # %% ../../nbs/13e_trainer.identity.ipynb #227a5ff3
 def _hash(*parts):
@@ -73,8 +73,7 @@ def settings(self:Trainer) -> dict: # 'model': its config and `extra`; 'recipe';
     recipe = {f.name: getattr(self, f.name) for f in fields(Recipe)}
     for k, usual in dict(on_bad='stop', spike=None).items():   # younger than some checkpoints
         if recipe[k] == usual: del recipe[k]
-    data = self.data.dataset if isinstance(self.data, DataLoader) else self.data
-    recipe |= dict(items=len(data), processes=self.world)
+    recipe |= dict(items=len(_dataset(self.data)), processes=self.world)
     return json.loads(json.dumps(dict(model=model, recipe=recipe, identity=self.identity())))
 
 # %% ../../nbs/13e_trainer.identity.ipynb #a9425e15
@@ -122,7 +121,7 @@ def _jump(self:Trainer, path, step, steps, warmup):
 @patch
 def _compare(self:Trainer, path):
     "ValueError unless the checkpoint is one of this run"
-    state, mine = check_checkpoint(path), self.settings
+    state, mine = read_state(path), self.settings
     old, step = state.get('settings', {}), state.get('step', 0)
     recipe = typed(old.get('recipe', {}), dict[str, Any], f'recipe in {path}/state.json')
     steps, warmup = (typed(recipe.get(k, getattr(self, k)), Annotated[int, 0, 2**40], f'{k} in {path}/state.json')
@@ -130,7 +129,7 @@ def _compare(self:Trainer, path):
     may = ['recipe.steps ', *['recipe.warmup ']*(max(warmup, self.warmup) <= step)]
     diff = [_plainly(d) for d in differences(*_said_by_both(old, mine)) if not d.startswith(tuple(may))]
     require(not diff, f'{path} has other settings: {"; ".join(diff)}. Use those, or another out')
-    require(not re.fullmatch(r'step_\d+', path.name) or int(path.name[5:]) == step,
+    require(not re.fullmatch(r'step_\d+', path.name) or _step_of(path) == step,
         f'{path} says that it is of step {step}: somebody has changed its state.json, or its name')
     if old.get('identity') is None: warnings.warn(f'{path} was made before data, objective and encoders were recorded: '
         'whether they are the same as now cannot be told. The next checkpoint will know')

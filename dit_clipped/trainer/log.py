@@ -17,6 +17,9 @@ def _lines(log):
     data = log.read_bytes()
     return text_lines(read_text(data[:data.rfind(b'\n') + 1], log))[:-1]
 
+def _write_lines(log, lines):
+    with atomic_path(log) as tmp: tmp.write_text(''.join(f'{l}\n' for l in lines), 'utf-8')
+
 def _numbers(row, n, where):
     try: out = [float(v) for v in row.split(',')]
     except ValueError: out = []
@@ -45,7 +48,7 @@ def trim_log(
     head = COLUMNS if file == 'log.csv' else rows[0][1] if rows else ''
     whole = [(i, r) for i, r in rows[1:] if r.count(',') == head.count(',')]
     keep = [r for i, r in whole if _numbers(r, head.count(',') + 1, f'{log}, line {i}')[0] <= step]
-    with atomic_path(log) as tmp: tmp.write_text(''.join(f'{r}\n' for r in [head, *keep] if r), 'utf-8')
+    _write_lines(log, [r for r in [head, *keep] if r])
 
 # %% ../../nbs/13c_trainer.log.ipynb #a10c0002
 def _append(log, columns, row):

@@ -12,7 +12,7 @@ from fastcore.basics import patch
 from tqdm.auto import tqdm
 from ..core import set_seed
 from ..files import write_json
-from .checkpoint import check_checkpoint
+from .checkpoint import _step_of, read_state
 from .log import COLUMNS, _append, trim_log
 from .recipe import Trainer
 
@@ -21,7 +21,7 @@ from .recipe import Trainer
 def _tidy(self:Trainer, path):
     for p in self.out.glob('checkpoints/.step_*'): shutil.rmtree(p)      # what a kill left behind
     write_json(self.out/'config.json', self.settings)
-    start = check_checkpoint(path)['step'] if path else 0
+    start = read_state(path)['step'] if path else 0
     for f in ('log.csv', 'val.csv'): trim_log(self.out, start, f)
 
 # %% ../../nbs/13j_trainer.loop.ipynb #8d21a609
@@ -93,7 +93,7 @@ def fit(self:Trainer,
             if self.val_fn and due(self.val_every): self._validate()
             if self.sample_fn and due(self.sample_every): self._draw()
             if due(self.save_every): self.save()
-        if self.step and not (self.saved and int(self.saved.name[5:]) == self.step): self.save()
+        if self.step and not (self.saved and _step_of(self.saved) == self.step): self.save()
     self.batches = None                                    # lets workers go
     for t in self.acc.trackers: t.finish()
     if self.empty: self.acc.print(f'{self.empty} of {self.step} steps had no picture that could be used, and were '

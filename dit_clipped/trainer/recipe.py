@@ -49,9 +49,12 @@ class Habits(Recipe):
     fsdp: bool=False          # Split weights and moments over the processes, for large models
 
 # %% ../../nbs/13d_trainer.recipe.ipynb #af5443c5
+def _dataset(data): return data.dataset if isinstance(data, DataLoader) else data
+def _loader(data): return data if isinstance(data, DataLoader) else DataLoader(data)
+
 def _check_data(data, batch_size):
     "TypeError in words for what cannot be trained on; nothing random is read"
-    inner = data.dataset if isinstance(data, DataLoader) else data
+    inner = _dataset(data)
     what = (f'data is a {type(inner).__name__}, expected a dataset with length and index, whose items are '
         'tuples (x, y, ...)')
     require(not isinstance(inner, (IterableDataset, dict)), f'{what}: a stream or a dict has no item number 7, '

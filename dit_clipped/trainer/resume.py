@@ -13,7 +13,8 @@ from typing import Annotated
 from fastcore.basics import patch
 from ..core import require
 from ..files import from_json
-from .checkpoint import _checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import _checkpoints, _step_folder, _step_of
+from .checkpoint import check_checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from .log import plot_log
 from .order import get_rng, set_rng
 from .recipe import Trainer
@@ -42,7 +43,7 @@ def _write(self:Trainer, path, tensors, rng):
     save_checkpoint(path, tensors, dict(config=self.settings['model'], rng=rng),
         dict(step=self.step, settings=self.settings, scaler=self.scaler.state_dict(),
             updates=self.ema.step, pieces=self.pieces, norms=self.norms, empty=self.empty))
-    done = [p for p in _checkpoints(self.out) if int(p.name[5:]) <= self.step]
+    done = [p for p in _checkpoints(self.out) if _step_of(p) <= self.step]
     for p in done[:-self.keep]: shutil.rmtree(p)
     for f in ('log.csv', 'val.csv'): (self.out/f).exists() and plot_log(self.out, f)
 
@@ -53,7 +54,7 @@ def save(self:Trainer) -> Path: # The checkpoint
     from accelerate.utils import gather_object
     self._check()
     rng = gather_object([dict(get_rng(), window=[float(l) for l in self.window])])
-    path, tensors = self.out/f'checkpoints/step_{self.step:06d}', self._tensors()
+    path, tensors = _step_folder(self.out, self.step), self._tensors()
     if self.main: self._write(path, tensors, rng)
     self.acc.wait_for_everyone()
     self.saved = path
@@ -130,7 +131,8 @@ def _named(path):
     require(path.exists(), f'resume={str(path)!r}: nothing is there. Expected "auto", "never", '
         'a run folder, or one of its checkpoints/step_N', FileNotFoundError)
     require(path.is_dir(), f'resume={str(path)!r} is a file, not a folder; no pickle is opened')
-    found = latest_checkpoint(path) if (path/'checkpoints').is_dir() else path
+    if not (path/'checkpoints').is_dir(): check_checkpoint(path); return path
+    found = latest_checkpoint(path)
     require(found, f'resume={str(path)!r} is a run folder without a checkpoint')
     return found
 

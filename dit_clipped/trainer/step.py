@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..core import one_of, require, seed_worker, set_seed
 from ..training import EMA, adamw, as_batch, autocast, lr_at
 from .order import ShuffledSampler
-from .recipe import Trainer
+from .recipe import Trainer, _loader
 
 # %% ../../nbs/13f_trainer.step.ipynb #a10c000d
 def _tracker(kind):
@@ -77,7 +77,7 @@ class _Seeded(Dataset):
 # %% ../../nbs/13f_trainer.step.ipynb #75058c89
 @patch
 def _batches(self:Trainer):
-    d, rank = self.data if isinstance(self.data, DataLoader) else DataLoader(self.data), self.acc.process_index
+    d, rank = _loader(self.data), self.acc.process_index
     order = self.sampler = ShuffledSampler(len(d.dataset), self.batch_size, self.seed, self.step, rank, self.world)
     data, workers = d.dataset, d.num_workers
     if workers: data, order = _Seeded(data, self.seed, rank), _Numbered(order)
@@ -87,13 +87,15 @@ def _batches(self:Trainer):
         generator=torch.Generator().manual_seed(self.seed + self.step)))
 
 # %% ../../nbs/13f_trainer.step.ipynb #a10c001f
-@patch
-def _fetch(self:Trainer):
+def _prepare(batch, encode_fn, device):
+    "A batch of the loader as the loss takes it: on the device, encoded"
     from accelerate.utils import send_to_device
-    batch = as_batch(next(self.batches), raw=self.encode_fn is not None)
-    batch = send_to_device(batch, self.device)
-    if self.encode_fn is None: return batch
-    with torch.no_grad(): return as_batch(self.encode_fn(*batch), 'encode_fn')
+    batch = send_to_device(as_batch(batch, raw=encode_fn is not None), device)
+    if encode_fn is None: return batch
+    with torch.no_grad(): return as_batch(encode_fn(*batch), 'encode_fn')
+
+@patch
+def _fetch(self:Trainer): return _prepare(next(self.batches), self.encode_fn, self.device)
 
 # %% ../../nbs/13f_trainer.step.ipynb #1513a98b
 @patch
