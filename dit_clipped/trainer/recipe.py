@@ -26,7 +26,7 @@ class Recipe:
     schedule: str='cosine' # After it: 'cosine' or 'constant'
     ema_decay: float=.999  # Of the averaged weights, itself warmed up
     clip: float=1.         # Longest gradient; None: any
-    accumulate: int=1      # Pieces of each batch: less memory, same gradient
+    accumulate: int=1      # Micro-batches per step: less memory, same gradient
     precision: str='no'    # 'no' (fp32), 'bf16' or 'fp16'
     seed: int=42           # Of the data order and of everything random
     on_bad: str='stop'     # After a bad step: 'stop', or 'skip' it and go on
