@@ -19,7 +19,8 @@ from .step import _prepare
 
 # %% ../../nbs/13i_trainer.validation.ipynb #278278ea
 @contextmanager
-def _apart(seed):
+def _seeded(seed):
+    "Random numbers from `seed` inside; outside, as if nothing had been drawn"
     rng = get_rng(); set_seed(seed)
     try: yield
     finally: set_rng(rng)
@@ -28,11 +29,13 @@ def _apart(seed):
 def _look(self:Trainer, fn):
     "What `fn` says of the averaged model, on the first process; the run's random numbers stay as they are"
     if not (self.main or self.fsdp): return None
-    with _apart(self.seed): out = fn(self.ema.model)
+    with _seeded(self.seed): out = fn(self.ema.model)
     return out if self.main else None
 
+# %% ../../nbs/13i_trainer.validation.ipynb #5fc73162
 @patch
 def _draw(self:Trainer):
+    "A grid of what `sample_fn` draws with the averaged model"
     images = self._look(self.sample_fn)
     if images is None: return
     with atomic_path(self.out/f'samples/step_{self.step:06d}.png') as p:
@@ -41,6 +44,7 @@ def _draw(self:Trainer):
 # %% ../../nbs/13i_trainer.validation.ipynb #a10c0029
 @patch
 def _validate(self:Trainer):
+    "A row of val.csv: what `val_fn` says of the averaged model"
     values = self._look(self.val_fn)
     if values is None: return
     values = {k: float(v) for k, v in values.items()}
