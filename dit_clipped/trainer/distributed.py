@@ -17,7 +17,7 @@ from .recipe import Trainer
 def averages(
     mesh # A device mesh over all processes; all must call this
 ) -> bool: # False where torch adds them up, or cannot split at all
-    "Does `fully_shard` give the mean of all gradients here? Asked of a tiny layer, whose gradient is 1"
+    "Does `fully_shard` give the mean of all gradients here? Tried on a tiny layer, whose gradient is 1"
     from torch.distributed.fsdp import fully_shard
     net = torch.nn.utils.skip_init(torch.nn.Linear, 1, mesh.size(), bias=False, device=mesh.device_type)
     fully_shard(net, mesh=mesh)
@@ -53,12 +53,13 @@ def _parallel(self:Trainer):
 
 @patch
 def _wrap(self:Trainer):
+    "The model as it will run: checkpointing, compiled, parallel or split"
     if self.checkpointing:
         require(hasattr(self.model, 'gradient_checkpointing'), f'checkpointing=True: {self.kind} '
             'has no switch `gradient_checkpointing`, as DiT has it; leave it out')
         self.model.gradient_checkpointing = True
-    how = {} if self.compile is True else dict(backend=self.compile)
-    for m in getattr(self.model, 'blocks', [self.model]) if self.compile else []: m.compile(**how)
+    backend = {} if self.compile is True else dict(backend=self.compile)
+    for m in getattr(self.model, 'blocks', [self.model]) if self.compile else []: m.compile(**backend)
     if not self.fsdp: return self._parallel()
     require(self.precision != 'fp16', 'fsdp=True does not go with precision="fp16": use "bf16"')
     require(self.wrapped is self.model, f'fsdp=True splits a model itself, and this one is inside a '
@@ -93,6 +94,7 @@ def _borrow(self:Trainer, batch, lengths):
 # %% ../../nbs/13k_trainer.distributed.ipynb #a10c001e
 @patch
 def _clip(self:Trainer):
+    "Clip the gradient; returns its length before"
     params, most = self.model.parameters(), math.inf if self.clip is None else self.clip
     if not self.fsdp: return clip_grads(params, most)
     return torch.nn.utils.clip_grad_norm_(params, most).full_tensor()

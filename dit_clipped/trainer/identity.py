@@ -16,8 +16,8 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 from ..core import require
 from ..files import typed
 from ..training import lr_at
-from .checkpoint import check_checkpoint
-from .recipe import Recipe, Trainer
+from .checkpoint import _step_of, read_state
+from .recipe import Recipe, Trainer, _dataset
 
 # %% ../../nbs/13e_trainer.identity.ipynb #227a5ff3
 def _hash(*parts):
@@ -30,17 +30,17 @@ def _plain_value(v):
     if not isinstance(v, str): return v
     return _hash(v.encode()) if len(v) > 200 else Path(v).name if os.sep in v else v
 
-def _seen(data):
-    "What a dataset shows of itself"
-    mine = {k: v for k, v in getattr(data, '__dict__', {}).items() if k[:1] != '_'}
-    d = {k: _plain_value(v) for k, v in mine.items() if isinstance(v, (bool, int, float, str))}
+def _visible(data):
+    "The plain values of a dataset, and its transforms as they print"
+    public = {k: v for k, v in getattr(data, '__dict__', {}).items() if k[:1] != '_'}
+    d = {k: _plain_value(v) for k, v in public.items() if isinstance(v, (bool, int, float, str))}
     for k in ('transform', 'transforms'):
-        if mine.get(k) is not None: d[k] = re.sub(' at 0x[0-9a-fA-F]+', '', repr(mine[k]))
+        if public.get(k) is not None: d[k] = re.sub(' at 0x[0-9a-fA-F]+', '', repr(public[k]))
     return {**d, 'kind': type(data).__name__}
 
 # %% ../../nbs/13e_trainer.identity.ipynb #797d634e
 def _identity(o, look=False):
-    "What a part of a run says it is; with `look`, what can be seen of it. Nothing for a function, which cannot say"
+    "What a part of a run says it is; with `look`, its plain values. {} for a function, of which nothing is known"
     own = getattr(o, 'identity', None)
     if o is None: return None
     if callable(own) and not isinstance(own, torch.nn.Module):
@@ -49,21 +49,22 @@ def _identity(o, look=False):
     if isinstance(o, Subset): return dict(kind='Subset', rows=_hash(np.asarray(o.indices, np.int64).tobytes()),
         of=_identity(o.dataset, look))
     if isinstance(o, ConcatDataset): return dict(kind='ConcatDataset', of=[_identity(d, look) for d in o.datasets])
-    if look: return _seen(o)
+    if look: return _visible(o)
     return {} if hasattr(o, '__name__') or isinstance(o, partial) else dict(kind=type(o).__name__)
 
-# %% ../../nbs/13e_trainer.identity.ipynb #f9724a2a
+# %% ../../nbs/13e_trainer.identity.ipynb #9ec224bf
 @patch
 def identity(self:Trainer) -> dict: # 'loss', 'data', 'encode': names, numbers and hashes; worked out once
     "What gives the weights of this run their meaning"
     if not hasattr(self, '_known'):
-        who = dict(loss=_identity(self.loss_fn), data=_identity(self.data, True), encode=_identity(self.encode_fn))
-        who = {k: v for k, v in who.items() if v != {}}
-        try: self._known = json.loads(json.dumps(who, allow_nan=False))
+        parts = dict(loss=_identity(self.loss_fn), data=_identity(self.data, True), encode=_identity(self.encode_fn))
+        parts = {k: v for k, v in parts.items() if v != {}}
+        try: self._known = json.loads(json.dumps(parts, allow_nan=False))
         except (TypeError, ValueError) as e: raise ValueError(f'an identity() of loss, data or encode_fn holds what JSON '
             f'cannot ({e}): expected names, numbers and hashes') from None
     return self._known
 
+# %% ../../nbs/13e_trainer.identity.ipynb #f9724a2a
 @patch(as_prop=True)
 def settings(self:Trainer) -> dict: # 'model': its config and `extra`; 'recipe'; 'identity'
     "What a checkpoint must share with this trainer to be continued by it"
@@ -73,8 +74,7 @@ def settings(self:Trainer) -> dict: # 'model': its config and `extra`; 'recipe';
     recipe = {f.name: getattr(self, f.name) for f in fields(Recipe)}
     for k, usual in dict(on_bad='stop', spike=None).items():   # younger than some checkpoints
         if recipe[k] == usual: del recipe[k]
-    data = self.data.dataset if isinstance(self.data, DataLoader) else self.data
-    recipe |= dict(items=len(data), processes=self.world)
+    recipe |= dict(items=len(_dataset(self.data)), processes=self.world)
     return json.loads(json.dumps(dict(model=model, recipe=recipe, identity=self.identity())))
 
 # %% ../../nbs/13e_trainer.identity.ipynb #a9425e15
@@ -92,46 +92,56 @@ def differences(
     return out
 
 # %% ../../nbs/13e_trainer.identity.ipynb #68b67a32
-_CALLED = dict(text='text encoder', vae='VAE', transform='transform', transforms='transform', size='image size',
+_WORDS = dict(text='text encoder', vae='VAE', transform='transform', transforms='transform', size='image size',
     image_size='image size', picture='image size')
-def _plainly(d):
-    "A difference, in the words of people where it is one of identity"
-    key, said = d.split(' ', 1); parts = key.split('.')
-    if parts[0] != 'identity' or len(parts) < 2: return d
-    name = _CALLED.get(parts[-1]) or dict(loss='objective', encode='encoder').get(parts[1], parts[1])
-    return f'the {name} ({key}) ' + re.sub(r'\b([0-9a-f]{12})[0-9a-f]{52}\b', r'\1...', said)
+def _in_words(difference):
+    "A difference; where it is one of identity, with an everyday name in front"
+    key, rest = difference.split(' ', 1); parts = key.split('.')
+    if parts[0] != 'identity' or len(parts) < 2: return difference
+    name = _WORDS.get(parts[-1]) or dict(loss='objective', encode='encoder').get(parts[1], parts[1])
+    return f'the {name} ({key}) ' + re.sub(r'\b([0-9a-f]{12})[0-9a-f]{52}\b', r'\1...', rest)
 
-def _said_by_both(old, new):
-    "The settings, without parts of their identities of which one of them does not speak"
+def _shared_identity(old, new):
+    "Both settings, with only those parts of their identities that both have"
     a, b = old.get('identity'), new['identity']
     if a is None: return old, {k: v for k, v in new.items() if k != 'identity'}
     if not isinstance(a, dict): return old, new
-    trim = lambda d: {**d, 'identity': {k: v for k, v in d['identity'].items() if k in a and k in b}}
-    return trim(old), trim(new)
+    both = lambda d: {**d, 'identity': {k: v for k, v in d['identity'].items() if k in a and k in b}}
+    return both(old), both(new)
 
 # %% ../../nbs/13e_trainer.identity.ipynb #16039daa
 @patch
-def _jump(self:Trainer, path, step, steps, warmup):
-    "Say so when another number of steps bends the learning rate"
+def _warn_of_jump(self:Trainer, path, step, steps, warmup):
+    "Warn when another number of steps bends the learning rate"
     then, now = (self.lr*lr_at(step, w, n, self.schedule) for n, w in ((steps, warmup), (self.steps, self.warmup)))
-    if abs(then - now) > .01*self.lr and step < self.steps: warnings.warn(f'{path} was made for steps={steps}, and now '
-        f'steps={self.steps}: the learning rate jumps from {then:.3g} to {now:.3g}. Pass steps={steps} to keep it; begin '
-        'runs that may grow with schedule="constant"; or begin a new run from these weights (the command: --init this one, --out another)')
+    if abs(then - now) > .01*self.lr and step < self.steps: warnings.warn(f'{path} was made for steps={steps}, and '
+        f'now steps={self.steps}: the learning rate jumps from {then:.3g} to {now:.3g}. Pass steps={steps} to keep '
+        'it; begin runs that may grow with schedule="constant"; or begin a new run from these weights (the command: '
+        '--init this one, --out another)')
 
 # %% ../../nbs/13e_trainer.identity.ipynb #80c61920
 @patch
+def _conflicts(self:Trainer, old, step, warmup):
+    "Sentences on what forbids to continue a checkpoint with the settings `old`"
+    over = max(warmup, self.warmup) <= step
+    may = ('recipe.steps ', 'recipe.warmup ') if over else ('recipe.steps ',)
+    found = [_in_words(d) for d in differences(*_shared_identity(old, self.settings)) if not d.startswith(may)]
+    more = (f' (at step {step} the warm-up is not over: continue with warmup={warmup}; a command that works it out from '
+        f'steps keeps it with the same steps, and takes more of them from step {max(warmup, self.warmup)} on)')
+    return [d + more*d.startswith('recipe.warmup ') for d in found]
+
+@patch
 def _compare(self:Trainer, path):
     "ValueError unless the checkpoint is one of this run"
-    state, mine = check_checkpoint(path), self.settings
+    state = read_state(path)
     old, step = state.get('settings', {}), state.get('step', 0)
     recipe = typed(old.get('recipe', {}), dict[str, Any], f'recipe in {path}/state.json')
     steps, warmup = (typed(recipe.get(k, getattr(self, k)), Annotated[int, 0, 2**40], f'{k} in {path}/state.json')
         for k in ('steps', 'warmup'))
-    may = ['recipe.steps ', *['recipe.warmup ']*(max(warmup, self.warmup) <= step)]
-    diff = [_plainly(d) for d in differences(*_said_by_both(old, mine)) if not d.startswith(tuple(may))]
-    require(not diff, f'{path} has other settings: {"; ".join(diff)}. Use those, or another out')
-    require(not re.fullmatch(r'step_\d+', path.name) or int(path.name[5:]) == step,
-        f'{path} says that it is of step {step}: somebody has changed its state.json, or its name')
+    conflicts = self._conflicts(old, step, warmup)
+    require(not conflicts, f'{path} has other settings: {"; ".join(conflicts)}. Use those, or another out')
+    require(not re.fullmatch(r'step_\d+', path.name) or _step_of(path) == step,
+        f'{path} says that it is of step {step}: its state.json was changed, or its name')
     if old.get('identity') is None: warnings.warn(f'{path} was made before data, objective and encoders were recorded: '
         'whether they are the same as now cannot be told. The next checkpoint will know')
-    self._jump(path, step, steps, warmup)
+    self._warn_of_jump(path, step, steps, warmup)

@@ -7,7 +7,7 @@ __all__ = ['COLUMNS', 'read_log', 'trim_log', 'plot_log']
 
 # %% ../../nbs/13c_trainer.log.ipynb #87f7da7f
 from pathlib import Path
-from ..core import atomic_path, require
+from ..core import atomic_path, require, series
 from ..files import read_text, text_lines
 
 # %% ../../nbs/13c_trainer.log.ipynb #532bc1c4
@@ -17,6 +17,10 @@ def _lines(log):
     data = log.read_bytes()
     return text_lines(read_text(data[:data.rfind(b'\n') + 1], log))[:-1]
 
+def _write_lines(log, lines):
+    with atomic_path(log) as tmp: tmp.write_text(''.join(f'{l}\n' for l in lines), 'utf-8')
+
+# %% ../../nbs/13c_trainer.log.ipynb #a8c399de
 def _numbers(row, n, where):
     try: out = [float(v) for v in row.split(',')]
     except ValueError: out = []
@@ -24,7 +28,7 @@ def _numbers(row, n, where):
     return out
 
 def read_log(
-    out,                # Run folder
+    out: str|Path,      # Run folder
     file: str='log.csv' # Or 'val.csv', of the same form
 ) -> list: # One dict per row: column -> float; ValueError says which line is none
     "The rows of a log"
@@ -34,7 +38,7 @@ def read_log(
 
 # %% ../../nbs/13c_trainer.log.ipynb #2d57c3a4
 def trim_log(
-    out,                # Run folder
+    out: str|Path,      # Run folder
     step: int,          # The last step to keep
     file: str='log.csv' # Or 'val.csv'
 ):
@@ -45,7 +49,7 @@ def trim_log(
     head = COLUMNS if file == 'log.csv' else rows[0][1] if rows else ''
     whole = [(i, r) for i, r in rows[1:] if r.count(',') == head.count(',')]
     keep = [r for i, r in whole if _numbers(r, head.count(',') + 1, f'{log}, line {i}')[0] <= step]
-    with atomic_path(log) as tmp: tmp.write_text(''.join(f'{r}\n' for r in [head, *keep] if r), 'utf-8')
+    _write_lines(log, [r for r in [head, *keep] if r])
 
 # %% ../../nbs/13c_trainer.log.ipynb #a10c0002
 def _append(log, columns, row):
@@ -56,11 +60,11 @@ def _append(log, columns, row):
             require(first in ('', head), f'{log} has the columns {first.strip()}, and now come '
                 f'{head.strip()}: move it away, or give the same values as before')
             f.write(('' if first else head) + ','.join(map(repr, row)) + '\n')
-    except OSError as e: raise OSError(f'could not write {log}: {e}. Free some space, run again')
+    except OSError as e: raise OSError(f'could not write {log}: {e}. Free some space, run again') from e
 
 # %% ../../nbs/13c_trainer.log.ipynb #32faf178
 def plot_log(
-    out,                # Run folder
+    out: str|Path,      # Run folder
     file: str='log.csv' # Or 'val.csv'
 ):
     "Draw the loss of `log.csv` into `loss.png`, or all columns of `val.csv` into `val.png`"
@@ -68,9 +72,9 @@ def plot_log(
     rows = read_log(out, file) or [dict(step=0, loss=1)]
     names = ['loss'] if file == 'log.csv' else [k for k in rows[0] if k != 'step']
     fig = Figure(figsize=(5, 3), layout='constrained'); ax = fig.subplots()
-    for k in names: ax.plot([r['step'] for r in rows], [r[k] for r in rows], label=k)
+    for k, name in enumerate(names): ax.plot([r['step'] for r in rows], [r[name] for r in rows], **series(k), label=name)
     title = f'{names[0]} {rows[-1][names[0]]:.4f}'
     ax.set(xlabel='step', ylabel='loss', yscale='log', title=title)
-    if len(names) > 1: ax.legend(fontsize=7)
+    if len(names) > 1: ax.legend(fontsize=8)
     name = 'loss.png' if file == 'log.csv' else 'val.png'
     with atomic_path(Path(out)/name) as p: fig.savefig(p, dpi=80)

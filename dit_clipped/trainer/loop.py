@@ -12,35 +12,43 @@ from fastcore.basics import patch
 from tqdm.auto import tqdm
 from ..core import set_seed
 from ..files import write_json
-from .checkpoint import check_checkpoint
+from .checkpoint import _step_of, read_state
 from .log import COLUMNS, _append, trim_log
 from .recipe import Trainer
 
 # %% ../../nbs/13j_trainer.loop.ipynb #a10c0027
 @patch
 def _tidy(self:Trainer, path):
+    "A run folder as it was at the checkpoint"
     for p in self.out.glob('checkpoints/.step_*'): shutil.rmtree(p)      # what a kill left behind
     write_json(self.out/'config.json', self.settings)
-    start = check_checkpoint(path)['step'] if path else 0
+    start = read_state(path)['step'] if path else 0
     for f in ('log.csv', 'val.csv'): trim_log(self.out, start, f)
 
 # %% ../../nbs/13j_trainer.loop.ipynb #cbc055dc
+def _without_none(d): return {k: v for k, v in d.items() if v is not None}
+
 @patch
-def _open(self:Trainer, resume):
+def start(self:Trainer,
+    resume: str='auto' # 'auto': continue if there is something; 'never'; or a checkpoint's path
+) -> Trainer: # Itself, ready for `train_step`
+    "Set up, open or continue the run folder, and write its config.json"
     from accelerate.utils import broadcast_object_list
     self._setup()
     path = broadcast_object_list([self._find(resume) if self.main else None])[0]
     if self.main: self._tidy(path)
-    if self.log_with: self.acc.init_trackers('dit_clipped', _plain(self.settings['recipe']))
+    if self.log_with: self.acc.init_trackers('dit_clipped', _without_none(self.settings['recipe']))
     set_seed(self.seed + self.acc.process_index)
     self.batches = self._batches()
     if path: self.load(path); self.acc.print(f'continuing {path}, to step {self.steps}')
     if self.world > 1: self.acc.print(f'{self.world} processes with {self.batch_size} pictures '
         f'each: {self.world*self.batch_size} per step, lr {self.lr}')
+    return self
 
 # %% ../../nbs/13j_trainer.loop.ipynb #9d3b88a1
 @patch
 def _log(self:Trainer):
+    "Add a row to log.csv; returns its loss"
     self._check()
     loss = torch.stack(self.window).mean().item() if self.window else math.nan
     epoch, i = self.sampler.position(self.step)
@@ -50,12 +58,10 @@ def _log(self:Trainer):
     self.acc.log(row, self.step)
     return loss
 
-# %% ../../nbs/13j_trainer.loop.ipynb #8d21a609
-def _plain(d): return {k: v for k, v in d.items() if v is not None}
-
 # %% ../../nbs/13j_trainer.loop.ipynb #0df71f63
 @contextmanager
-def _polite(trainer):
+def _stop_on_signal(trainer):
+    "Inside, Ctrl-C and kill set `trainer.stop`"
     def ask(*_):
         if trainer.stop: raise KeyboardInterrupt
         trainer.stop = True
@@ -68,31 +74,45 @@ def _polite(trainer):
 # %% ../../nbs/13j_trainer.loop.ipynb #a2b66a61
 @patch
 def _stopping(self:Trainer):
+    "Has any process been told to stop?"
     if self.world == 1: return self.stop
     return bool(self.acc.reduce(torch.tensor(float(self.stop), device=self.device)))
+
+# %% ../../nbs/13j_trainer.loop.ipynb #f2e7a650
+@patch
+def _due(self:Trainer, every): return self.step % every == 0 or self.step == self.steps
+
+@patch
+def _after_step(self:Trainer, bar):
+    "What is due after this step; the checkpoint comes last"
+    if self._due(self.log_every): bar.set_postfix(loss=f'{self._log():.4f}')
+    for f in self.callbacks: f(self)
+    if self.val_fn and self._due(self.val_every): self._validate()
+    if self.sample_fn and self._due(self.sample_every): self._draw()
+    if self._due(self.save_every): self.save()
+
+# %% ../../nbs/13j_trainer.loop.ipynb #04ac62e8
+@patch
+def _finish(self:Trainer):
+    "Let workers and trackers go, and say what was left out"
+    self.batches = None
+    for t in self.acc.trackers: t.finish()
+    if self.empty: self.acc.print(f'{self.empty} of {self.step} steps had no picture that could be used, and were '
+        f'left out: see {self.out/"bad.csv"}')
+    if self.step < self.steps: self.acc.print(f'stopped at step {self.step}, saved in {self.saved}')
 
 # %% ../../nbs/13j_trainer.loop.ipynb #88b9aad9
 @patch
 def fit(self:Trainer,
     resume: str='auto' # 'auto': continue if there is something; 'never'; or a checkpoint's path
 ) -> Trainer: # Itself
-    "Train up to `steps`, or until somebody stops it; where it ends is saved"
-    self._open(resume)
-    due = lambda every: self.step % every == 0 or self.step == self.steps
+    "Train up to `steps`, or until it is stopped; where it ends is saved"
+    self.start(resume)
     quiet = not (self.progress and self.main)
     bar = tqdm(total=self.steps, initial=self.step, disable=quiet, unit='step')
-    with bar, _polite(self):
+    with bar, _stop_on_signal(self):
         while self.step < self.steps and not self._stopping():
-            self._advance(); bar.update()
-            if due(self.log_every): bar.set_postfix(loss=f'{self._log():.4f}')
-            for f in self.callbacks: f(self)
-            if self.val_fn and due(self.val_every): self._validate()
-            if self.sample_fn and due(self.sample_every): self._draw()
-            if due(self.save_every): self.save()
-        if self.step and not (self.saved and int(self.saved.name[5:]) == self.step): self.save()
-    self.batches = None                                    # lets workers go
-    for t in self.acc.trackers: t.finish()
-    if self.empty: self.acc.print(f'{self.empty} of {self.step} steps had no picture that could be used, and were '
-        f'left out: see {self.out/"bad.csv"}')
-    if self.step < self.steps: self.acc.print(f'stopped at step {self.step}, saved in {self.saved}')
+            self._advance(); bar.update(); self._after_step(bar)
+        if self.step and not (self.saved and _step_of(self.saved) == self.step): self.save()
+    self._finish()
     return self

@@ -49,7 +49,7 @@ def set_rng(
     d: dict # From `get_rng`, also after a trip through JSON
 ):
     "Put all generators back where they were; ValueError for what is no such state"
-    state = lambda k: torch.tensor(d[k], dtype=torch.uint8)
+    def state(k): return torch.tensor(d[k], dtype=torch.uint8)
     try:
         version, keys, gauss = d['python']
         random.setstate((version, tuple(keys), gauss))

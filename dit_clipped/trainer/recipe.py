@@ -26,7 +26,7 @@ class Recipe:
     schedule: str='cosine' # After it: 'cosine' or 'constant'
     ema_decay: float=.999  # Of the averaged weights, itself warmed up
     clip: float=1.         # Longest gradient; None: any
-    accumulate: int=1      # Pieces of each batch: less memory, same gradient
+    accumulate: int=1      # Micro-batches per step: less memory, same gradient
     precision: str='no'    # 'no' (fp32), 'bf16' or 'fp16'
     seed: int=42           # Of the data order and of everything random
     on_bad: str='stop'     # After a bad step: 'stop', or 'skip' it and go on
@@ -49,9 +49,12 @@ class Habits(Recipe):
     fsdp: bool=False          # Split weights and moments over the processes, for large models
 
 # %% ../../nbs/13d_trainer.recipe.ipynb #af5443c5
+def _dataset(data): return data.dataset if isinstance(data, DataLoader) else data
+def _loader(data): return data if isinstance(data, DataLoader) else DataLoader(data)
+
 def _check_data(data, batch_size):
     "TypeError in words for what cannot be trained on; nothing random is read"
-    inner = data.dataset if isinstance(data, DataLoader) else data
+    inner = _dataset(data)
     what = (f'data is a {type(inner).__name__}, expected a dataset with length and index, whose items are '
         'tuples (x, y, ...)')
     require(not isinstance(inner, (IterableDataset, dict)), f'{what}: a stream or a dict has no item number 7, '
@@ -90,4 +93,5 @@ class Trainer(Habits):
         _check_data(self.data, self.batch_size); require_fp32(self.model)
         self.wrapped, self.model = self.model, unwrap(self.model)
         self.out, self.step, self.stop, self.saved, self.world = Path(self.out), 0, False, None, 1
+        self.batches = None                                # until `start`
         self.kind = type(self.model).__name__

@@ -13,7 +13,8 @@ from typing import Annotated
 from fastcore.basics import patch
 from ..core import require
 from ..files import from_json
-from .checkpoint import _checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import _checkpoints, _step_folder, _step_of
+from .checkpoint import check_checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from .log import plot_log
 from .order import get_rng, set_rng
 from .recipe import Trainer
@@ -21,28 +22,32 @@ from .recipe import Trainer
 # %% ../../nbs/13h_trainer.resume.ipynb #58e2c184
 @patch
 def _names(self:Trainer):
+    "Names of the weights, in the order of the optimizer"
     names = {p: n for n, p in self.model.named_parameters()}
     return [names[p] for g in self.opt.param_groups for p in g['params']]
 
 # %% ../../nbs/13h_trainer.resume.ipynb #a10c0020
-def _whole(v, keep):
+def _gathered(v, keep):
+    "The whole of a tensor, on the CPU; None where it is not kept"
     v = v.full_tensor() if hasattr(v, 'full_tensor') else v
     return v.cpu() if keep else None
 
 @patch
 def _tensors(self:Trainer):
+    "File name -> the tensors in it"
     names, opt = self._names(), self.opt.state_dict()['state']
     opt = {f'{names[i]}.{k}': v for i, d in opt.items() for k, v in d.items()}
     parts = dict(model=self.model.state_dict(), ema=self.ema.model.state_dict(), optimizer=opt)
-    return {f: {k: _whole(v, self.main) for k, v in d.items()} for f, d in parts.items()}
+    return {f: {k: _gathered(v, self.main) for k, v in d.items()} for f, d in parts.items()}
 
 # %% ../../nbs/13h_trainer.resume.ipynb #a10c0022
 @patch
 def _write(self:Trainer, path, tensors, rng):
+    "The checkpoint, then without the oldest ones, then the curves"
     save_checkpoint(path, tensors, dict(config=self.settings['model'], rng=rng),
         dict(step=self.step, settings=self.settings, scaler=self.scaler.state_dict(),
-            updates=self.ema.step, pieces=self.pieces, norms=self.norms, empty=self.empty))
-    done = [p for p in _checkpoints(self.out) if int(p.name[5:]) <= self.step]
+            updates=self.ema.step, pieces=self.micro_batches, norms=self.norms, empty=self.empty))
+    done = [p for p in _checkpoints(self.out) if _step_of(p) <= self.step]
     for p in done[:-self.keep]: shutil.rmtree(p)
     for f in ('log.csv', 'val.csv'): (self.out/f).exists() and plot_log(self.out, f)
 
@@ -53,14 +58,15 @@ def save(self:Trainer) -> Path: # The checkpoint
     from accelerate.utils import gather_object
     self._check()
     rng = gather_object([dict(get_rng(), window=[float(l) for l in self.window])])
-    path, tensors = self.out/f'checkpoints/step_{self.step:06d}', self._tensors()
+    path, tensors = _step_folder(self.out, self.step), self._tensors()
     if self.main: self._write(path, tensors, rng)
     self.acc.wait_for_everyone()
     self.saved = path
     return path
 
 # %% ../../nbs/13h_trainer.resume.ipynb #a10c0024
-def _like(v, p):
+def _sharded_like(v, p):
+    "`v`, split as `p` is"
     if not hasattr(p, 'full_tensor') or v.shape != p.shape: return v
     from torch.distributed.tensor import distribute_tensor
     return distribute_tensor(v.to(p.device), p.device_mesh, p.placements, src_data_rank=None)
@@ -70,14 +76,16 @@ def _same_shape(v, p, what):
         f'{str(v.dtype)[6:]} there and {tuple(p.shape)} {str(p.dtype)[6:]} here: this checkpoint is of another network')
 
 def _fill(module, tensors, what):
+    "Put tensors into a module, all of them or none"
     own = module.state_dict(); odd = sorted({*own} ^ {*tensors})
     require(not odd, f'{what} differs in the tensors {", ".join(odd[:4])}: this checkpoint is of another network')
     for k, v in tensors.items(): _same_shape(v, own[k], f'{what}.{k}')
-    module.load_state_dict({k: _like(v, own[k]) for k, v in tensors.items()})
+    module.load_state_dict({k: _sharded_like(v, own[k]) for k, v in tensors.items()})
 
 # %% ../../nbs/13h_trainer.resume.ipynb #a10c0025
 @patch
 def _fill_optimizer(self:Trainer, tensors):
+    "Put back step and moments of every weight"
     names, opt = self._names(), self.opt.state_dict()
     params = dict(self.model.named_parameters())
     for k, v in tensors.items():
@@ -85,7 +93,7 @@ def _fill_optimizer(self:Trainer, tensors):
         require(name in names and part in ('step', 'exp_avg', 'exp_avg_sq'),
             f'the optimizer has {k!r} there: this checkpoint is of another network')
         _same_shape(v, params[name] if part != 'step' else torch.tensor(0.), f'optimizer.{k}')
-        opt['state'].setdefault(names.index(name), {})[part] = _like(v, params[name])
+        opt['state'].setdefault(names.index(name), {})[part] = _sharded_like(v, params[name])
     short = [names[i] for i, d in opt['state'].items() if len(d) != 3]
     require(not short, f'the optimizer lacks moments of {", ".join(short[:4])}: fetch the checkpoint again')
     self.opt.load_state_dict(opt)
@@ -113,30 +121,33 @@ def _parts(self:Trainer, path):
 # %% ../../nbs/13h_trainer.resume.ipynb #e00874fc
 @patch
 def load(self:Trainer,
-    path # A checkpoint folder
+    path: str|Path # A checkpoint folder
 ):
     "Put back weights, EMA, optimizer, scaler, step, random numbers and the place in the data"
     ck, s, mine = self._parts(path)
     _fill(self.model, ck['model'], 'model'); _fill(self.ema.model, ck['ema'], 'ema')
     self._fill_optimizer(ck['optimizer']); self.scaler.load_state_dict(s.get('scaler', {}))
     self.step = s.get('step', 0); self.ema.step, self.empty = s.get('updates', self.step), s.get('empty', 0)
-    self.pieces, self.norms = s.get('pieces', self.accumulate), s.get('norms', [])
+    self.micro_batches, self.norms = s.get('pieces', self.accumulate), s.get('norms', [])
     self.saved, self.batches = Path(path), self._batches()
     self.window = list(torch.tensor(mine['window'], dtype=torch.float32, device=self.device))
     set_rng(mine)
 
 # %% ../../nbs/13h_trainer.resume.ipynb #046d0356
 def _named(path):
+    "The whole checkpoint that a path means"
     require(path.exists(), f'resume={str(path)!r}: nothing is there. Expected "auto", "never", '
         'a run folder, or one of its checkpoints/step_N', FileNotFoundError)
     require(path.is_dir(), f'resume={str(path)!r} is a file, not a folder; no pickle is opened')
-    found = latest_checkpoint(path) if (path/'checkpoints').is_dir() else path
+    if not (path/'checkpoints').is_dir(): check_checkpoint(path); return path
+    found = latest_checkpoint(path)
     require(found, f'resume={str(path)!r} is a run folder without a checkpoint')
     return found
 
 # %% ../../nbs/13h_trainer.resume.ipynb #97fa687d
 @patch
 def _find(self:Trainer, resume):
+    "The checkpoint to go on from; None for a new run"
     held = (_checkpoints(self.out) or [None])[-1]
     if resume == 'auto': path = latest_checkpoint(self.out)
     else: path = None if resume == 'never' else _named(Path(resume))

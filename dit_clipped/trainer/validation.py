@@ -12,33 +12,42 @@ from fastcore.basics import patch
 from torch.utils.data import DataLoader, Subset
 from ..core import atomic_path, evaluating, grid_image, in_range, require, set_seed
 from ..schedule import Schedule
-from ..training import as_batch
 from .log import _append
 from .order import get_rng, set_rng
-from .recipe import Trainer, _check_data
+from .recipe import Trainer, _check_data, _loader
+from .step import _prepare
 
 # %% ../../nbs/13i_trainer.validation.ipynb #278278ea
 @contextmanager
-def _apart(seed):
+def _seeded(seed):
+    "Random numbers from `seed` inside; outside, as if nothing had been drawn"
     rng = get_rng(); set_seed(seed)
     try: yield
     finally: set_rng(rng)
 
 @patch
+def _look(self:Trainer, fn):
+    "What `fn` says of the averaged model, on the first process; the run's random numbers stay as they are"
+    if not (self.main or self.fsdp): return None
+    with _seeded(self.seed): out = fn(self.ema.model)
+    return out if self.main else None
+
+# %% ../../nbs/13i_trainer.validation.ipynb #5fc73162
+@patch
 def _draw(self:Trainer):
-    if not (self.main or self.fsdp): return
-    with _apart(self.seed): images = self.sample_fn(self.ema.model)
-    if not self.main: return
+    "A grid of what `sample_fn` draws with the averaged model"
+    images = self._look(self.sample_fn)
+    if images is None: return
     with atomic_path(self.out/f'samples/step_{self.step:06d}.png') as p:
         grid_image(images, zoom=max(1, 64//images.shape[-1])).save(p)
 
 # %% ../../nbs/13i_trainer.validation.ipynb #a10c0029
 @patch
 def _validate(self:Trainer):
-    if not (self.main or self.fsdp): return
-    with _apart(self.seed):
-        values = {k: float(v) for k, v in self.val_fn(self.ema.model).items()}
-    if not self.main: return
+    "A row of val.csv: what `val_fn` says of the averaged model"
+    values = self._look(self.val_fn)
+    if values is None: return
+    values = {k: float(v) for k, v in values.items()}
     _append(self.out/'val.csv', ['step', *values], [self.step, *values.values()])
     self.acc.log(values, self.step)
 
@@ -54,7 +63,7 @@ class BinnedLoss:
         encode_fn=None,     # As in `Trainer`
         seed: int=0         # Of noise and t
     ):
-        _check_data(data, batch_size); d = data if isinstance(data, DataLoader) else DataLoader(data)
+        _check_data(data, batch_size); d = _loader(data)
         n = min(in_range(n, 1, 2**40, 'n'), len(d.dataset))
         self.loss_fn, self.bins, self.n = loss_fn, in_range(bins, 1, 1000, 'bins'), n
         self.encode_fn, self.seed = encode_fn, seed
@@ -75,12 +84,10 @@ def times(self: BinnedLoss,
 
 # %% ../../nbs/13i_trainer.validation.ipynb #62374339
 @patch
-def _batches(self: BinnedLoss, dev):
-    "Parts of each batch that is not empty, encoded, on the device"
-    from accelerate.utils import send_to_device
+def _batches(self: BinnedLoss, device):
+    "The batches that are not empty, encoded, on the device"
     for batch in self.loader:
-        batch = send_to_device(as_batch(batch, raw=self.encode_fn is not None), dev)
-        if self.encode_fn: batch = as_batch(self.encode_fn(*batch), 'encode_fn')
+        batch = _prepare(batch, self.encode_fn, device)
         if len(batch[0]): yield batch
 
 # %% ../../nbs/13i_trainer.validation.ipynb #a10c0031
