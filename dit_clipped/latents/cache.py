@@ -54,6 +54,7 @@ def _read(dataset, rows, shape=None):
 
 # %% ../../nbs/14d_latents.cache.ipynb #f862647c
 _PLAIN = (int, float, str, bool, type(None))
+_IN_FILES = dict(short_captions='brief', short='brief') # settings of datasets as caches have them, older than their names
 
 def _first(dataset):
     "The first picture that can be read, read twice"
@@ -67,7 +68,7 @@ def _about(dataset):
     a, b = _first(dataset)
     require(torch.equal(a, b), 'the dataset draws item 0 anew at every reading, and a cache would '
         'freeze one draw: take random transforms out of it')
-    d = {k: v for k, v in vars(dataset).items() if isinstance(v, _PLAIN)}
+    d = {_IN_FILES.get(k, k): _IN_FILES.get(v, v) for k, v in vars(dataset).items() if isinstance(v, _PLAIN)}
     if hasattr(dataset, 'transform'):
         d['transform'] = re.sub(' at 0x[0-9a-f]+', '', repr(dataset.transform))
     return dict(kind=type(dataset).__name__, items=len(dataset), picture=list(a.shape),

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Subset
 from ..core import set_seed
 from .autoencoder import Autoencoder
 from .vae import VAE, _blocks
+from ..weights import load_strict
 
 # %% ../../nbs/14c_latents.train.ipynb #956d53a2
 TINY_VAE = dict(block_out_channels=[32, 32, 64], layers_per_block=1, norm_num_groups=8,
@@ -65,7 +66,7 @@ def fit_scale(
 def _finished(theirs, seed, n):
     from dit_clipped.data import Pictograms
     vae = VAE(TINY_VAE, Autoencoder(TINY_VAE).to(memory_format=torch.channels_last))
-    vae.model.load_state_dict(theirs.state_dict())
+    load_strict(vae.model, theirs.state_dict())
     some = Pictograms(n, seed=seed, two=.5)
     return fit_scale(vae, torch.stack([some[i][0] for i in range(len(some))]))
 
@@ -75,7 +76,7 @@ def start_from(self: TinyVAE,
     vae: VAE # A trained one, of `TINY_VAE`'s shape
 ) -> TinyVAE: # Itself, with the weights of `vae`
     "Go on from `vae`"
-    self.vae.load_state_dict(vae.model.state_dict())
+    load_strict(self.vae, vae.model.state_dict(), 'the VAE to go on from')
     return self
 
 # %% ../../nbs/14c_latents.train.ipynb #bbc5f8f1

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import nn, Tensor
 from typing import Annotated
 from ..core import atomic_path, require
-from ..files import from_json, read_json, write_json
+from ..files import find_folder, from_json, read_json, write_json
 from .autoencoder import VAE_CONFIG, Autoencoder
-from ..weights import blank, plain_state, read_state, unprefixed
+from ..weights import blank, load_strict, plain_state, read_state
 
 # %% ../../nbs/14b_latents.vae.ipynb #cf19a3b0
 class VAE(nn.Module):
@@ -197,42 +197,22 @@ def _weights(folder):
         'save_pretrained(safe_serialization=True)', FileNotFoundError)
     return {_new_name(k): v.float() for k, v in read_state((one or several)[0]).items()}
 
-# %% ../../nbs/14b_latents.vae.ipynb #15630353
-def _download(name, subfolder, offline, **kwargs):
-    from huggingface_hub import snapshot_download
-    at = f'{subfolder}/' if subfolder else ''
-    wanted = [at + f for f in ('config.json', '*model*.safetensors', '*model*.safetensors.index*.json')]
-    kwargs |= dict(allow_patterns=wanted, local_files_only=offline)
-    try: return Path(snapshot_download(name, **kwargs))
-    except Exception as e:
-        why = (str(e) or 'no reason given').splitlines()[0]
-        raise OSError(f'could not get {name!r} ({type(e).__name__}: {why}). Offline? Fetch it '
-            f'where there is a network (hf download {name}) and pass the folder') from e
-
-# %% ../../nbs/14b_latents.vae.ipynb #c2b6b1ea
-def _fill(model, state, folder):
-    state = unprefixed(state, model.state_dict(), folder)
-    want, have = ({k: tuple(v.shape) for k, v in o.items()} for o in (model.state_dict(), state))
-    wrong = sorted(k for k in {*want, *have} if want.get(k) != have.get(k))
-    require(not wrong, f'{folder}: {len(wrong)} weights are missing, too many or of another shape, '
-        f'first {wrong[:3]}: is its config.json of this model?')
-    model.load_state_dict(state, assign=True)
-    return model.to(memory_format=torch.channels_last)
-
 # %% ../../nbs/14b_latents.vae.ipynb #de677d0b
 @patch(cls_method=True)
 def from_pretrained(cls: VAE,
-    name='stabilityai/sd-vae-ft-ema', # Local folder, or Hub name
-    subfolder: str=None, # Of it, e.g. 'vae' in a Stable Diffusion
+    name='stabilityai/sd-vae-ft-ema', # Local folder, Hub name, or 'shipped'
+    subfolder: str='', # Of it, e.g. 'vae' in a Stable Diffusion
     local_files_only: bool=False, # Never ask the Hub
-    **kwargs # For huggingface_hub's snapshot_download: revision, cache_dir, token
+    **kwargs # For `hub_folder`: revision, cache_dir, token
 ) -> VAE: # ValueError, FileNotFoundError, OSError say what is wrong and how to go offline
     "Open an `AutoencoderKL`"
-    folder = Path(str(name)).expanduser()
-    if not folder.is_dir(): folder = _download(str(name), subfolder, local_files_only, **kwargs)
-    folder = folder/(subfolder or '')
+    at = f'{subfolder}/' if subfolder else ''
+    wanted = [at + f for f in ('config.json', '*model*.safetensors', '*model*.safetensors.index*.json')]
+    folder = find_folder(name, wanted, 'a folder of an AutoencoderKL', '' if subfolder else 'vae',
+        local_files_only=local_files_only, **kwargs)/(subfolder or '')
     (c, n), state = _config(folder), _weights(folder)
-    return cls(c, _fill(blank(lambda: Autoencoder(c), n), state, folder))
+    net = load_strict(blank(lambda: Autoencoder(c), n), state, folder, assign=True)
+    return cls(c, net.to(memory_format=torch.channels_last))
 
 # %% ../../nbs/14b_latents.vae.ipynb #df83a8c6
 def fingerprint(
