@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['VAE_CONFIG', 'psnr', 'Resnet', 'PixelAttention', 'Down', 'Up', 'Level', 'Middle', 'Encoder', 'Decoder', 'Autoencoder',
-           'VAE', 'fingerprint', 'TINY_VAE', 'HARD', 'foreground_error', 'TinyVAE', 'fit_scale', 'train_vae', 'LeftOut',
-           'cache_origin', 'build_cache', 'LatentCache', 'LatentBatch', 'compare_speed']
+           'VAE', 'fingerprint', 'TINY_VAE', 'OVERSAMPLE', 'foreground_error', 'TinyVAE', 'fit_scale', 'LeftOut',
+           'read_item', 'ItemBatch', 'read_items', 'first_picture', 'VAERecipe', 'train_vae', 'cache_origin',
+           'shard_items', 'build_cache', 'LatentCache', 'LatentBatch', 'compare_speed']
 
 # %% ../../nbs/14_latents.ipynb #5e6b6207
 from ..core import cover
 __getattr__, __dir__ = cover(__name__, 'autoencoder', 'vae', 'train', 'cache', 'read', 'tiles')
 _all_ = ['VAE_CONFIG', 'psnr', 'Resnet', 'PixelAttention', 'Down', 'Up', 'Level', 'Middle', 'Encoder', 'Decoder',
-    'Autoencoder', 'VAE', 'fingerprint', 'TINY_VAE', 'HARD', 'foreground_error', 'TinyVAE', 'fit_scale',
-    'train_vae', 'LeftOut', 'cache_origin', 'build_cache', 'LatentCache', 'LatentBatch', 'compare_speed']
+    'Autoencoder', 'VAE', 'fingerprint', 'TINY_VAE', 'OVERSAMPLE', 'foreground_error', 'TinyVAE',
+    'fit_scale', 'LeftOut', 'read_item', 'ItemBatch', 'read_items', 'first_picture', 'VAERecipe',
+    'train_vae', 'cache_origin', 'shard_items', 'build_cache', 'LatentCache', 'LatentBatch', 'compare_speed']

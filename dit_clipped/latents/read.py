@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal
 from ..conditioning import TextCond, length_mask
 from ..core import require
 from ..files import file_sha256, from_json, read_json, typed
-from .cache import _numbers, _read, build_cache
+from .cache import build_cache, shard_items
+from .train import read_items
 
 # %% ../../nbs/14e_latents.read.ipynb #d9bc6524
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def _open(self: LatentCache, name, rows, about, verify):
     "The tensors of a shard, and as `item` which items they are"
     about = from_json(_Entry, about, f'{name} in {self.folder}/manifest.json')
     f = self.folder/name; size = f.stat().st_size if f.is_file() else 0
-    items = _numbers(f, rows) if size == about.size else None
+    items = shard_items(f, rows) if size == about.size else None
     good = items is not None and len(items) == about.items
     require(good and (not verify or file_sha256(f) == about.sha256), f'{f} is broken or missing '
         f'({size} of {about.size} bytes): delete it and run build_cache (dit_clipped_encode) '
@@ -223,7 +224,7 @@ def compare_speed(
     cache = LatentCache(build_cache(dataset, vae, text, folder, progress=False), vae, text)
     step, secs = _stepper(vae, text, cache, model), dict(pictures=[], cache=[])
     items = cache.items.tolist()
-    get = dict(pictures=lambda rows: _read(dataset, [items[r] for r in rows])[:2], cache=cache.__getitems__)
+    get = dict(pictures=lambda rows: read_items(dataset, [items[r] for r in rows])[:2], cache=cache.__getitems__)
     for _ in range(repeats + 1):
         rows = torch.randint(cache.n, (batch_size,)).tolist()
         for k, f in get.items():

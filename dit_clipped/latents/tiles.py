@@ -8,14 +8,14 @@ __all__ = []
 # %% ../../nbs/14f_latents.tiles.ipynb #52958061
 import torch
 from fastcore.basics import patch
-from .vae import VAE, _blocks
+from .vae import VAE, _block_types
 
 # %% ../../nbs/14f_latents.tiles.ipynb #1074cad9
 @patch
 def diffusers(self: VAE): # An AutoencoderKL that shares these weights
     "diffusers' own class, for all that it can do beyond this page"
     from diffusers import AutoencoderKL
-    c = self.config | _blocks(self.config)
+    c = self.config | _block_types(self.config)
     with torch.device('meta'): theirs = AutoencoderKL.from_config(c)
     theirs.load_state_dict(self.model.state_dict(), assign=True)
     return theirs.eval().requires_grad_(False)

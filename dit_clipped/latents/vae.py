@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['VAE', 'fingerprint']
 
-# %% ../../nbs/14b_latents.vae.ipynb #de4679d0
-import hashlib, json, re
-import torch
+# %% ../../nbs/14b_latents.vae.ipynb #fc5feb16
+import hashlib, json, re, torch
 from dataclasses import dataclass
 from fastcore.basics import patch
 from pathlib import Path
@@ -15,9 +14,9 @@ from safetensors.torch import save_file
 from torch import nn, Tensor
 from typing import Annotated
 from ..core import atomic_path, require
-from ..files import from_json, read_json, write_json
+from ..files import find_folder, from_json, read_json, write_json
 from .autoencoder import VAE_CONFIG, Autoencoder
-from ..weights import blank, plain_state, read_state, unprefixed
+from ..weights import blank, load_strict, plain_state, read_state
 
 # %% ../../nbs/14b_latents.vae.ipynb #cf19a3b0
 class VAE(nn.Module):
@@ -40,21 +39,21 @@ class VAE(nn.Module):
     def device(self): return next(self.model.parameters()).device
 
 # %% ../../nbs/14b_latents.vae.ipynb #3ab07b2a
-def _row(vae, values):
+def _per_channel(vae, values):
     return torch.tensor(values, dtype=torch.float32, device=vae.device).view(1, -1, 1, 1)
 
 @patch(as_prop=True)
 def shift(self: VAE) -> Tensor: # (1,c,1,1)
     "The mean of raw latents"
     c = self.config
-    return _row(self, c['latents_mean'] or [c['shift_factor'] or 0.]*self.channels)
+    return _per_channel(self, c['latents_mean'] or [c['shift_factor'] or 0.]*self.channels)
 
 # %% ../../nbs/14b_latents.vae.ipynb #dece3791
 @patch(as_prop=True)
 def scale(self: VAE) -> Tensor: # (1,c,1,1)
     "The spread of raw latents"
     c = self.config
-    return _row(self, c['latents_std'] or [1/c['scaling_factor']]*self.channels)
+    return _per_channel(self, c['latents_std'] or [1/c['scaling_factor']]*self.channels)
 
 # %% ../../nbs/14b_latents.vae.ipynb #f039c3e9
 @patch
@@ -107,7 +106,7 @@ def decode(self: VAE,
     return self.model.decode(z.contiguous(memory_format=torch.channels_last))
 
 # %% ../../nbs/14b_latents.vae.ipynb #603e32f2
-def _blocks(config):
+def _block_types(config):
     n = len(config['block_out_channels'])
     return dict(down_block_types=['DownEncoderBlock2D']*n, up_block_types=['UpDecoderBlock2D']*n)
 
@@ -117,7 +116,7 @@ def save_pretrained(self: VAE,
     dtype: torch.dtype=None # Of the stored weights; as they are when None
 ) -> Path: # The folder, which diffusers' AutoencoderKL.from_pretrained opens too
     "Write config.json and diffusion_pytorch_model.safetensors"
-    folder, c = Path(folder), dict(_class_name='AutoencoderKL') | self.config | _blocks(self.config)
+    folder, c = Path(folder), dict(_class_name='AutoencoderKL') | self.config | _block_types(self.config)
     state = plain_state(self.model, dtype)
     with atomic_path(folder/'diffusion_pytorch_model.safetensors') as p: save_file(state, p)
     write_json(folder/'config.json', c)
@@ -150,7 +149,7 @@ class _Settings:
 
 # %% ../../nbs/14b_latents.vae.ipynb #d4e87b5e
 @patch
-def check(self: _Settings, where):
+def _check(self: _Settings, where):
     "ValueError when two entries of `where` contradict each other"
     w, g = self.block_out_channels, self.norm_num_groups
     for c in w: require(c % g == 0, f'{where}: norm_num_groups {g} does not divide {c} of block_out_channels')
@@ -160,7 +159,7 @@ def check(self: _Settings, where):
         require(v is None or len(v) == n, f'{where}: {k} has {len(v or ())} values, expected {n}')
 
 @patch
-def numbers(self: _Settings) -> int: # At most about so many
+def _numbers(self: _Settings) -> int: # At most about so many
     "The size of the network"
     widest = max(*self.block_out_channels, self.latent_channels, self.in_channels, self.out_channels)
     return 9*widest**2*(len(self.block_out_channels)*(4*self.layers_per_block + 4) + 10)
@@ -168,7 +167,7 @@ def numbers(self: _Settings) -> int: # At most about so many
 # %% ../../nbs/14b_latents.vae.ipynb #6de37299
 _PARTS = {'DownEncoderBlock2D', 'UpDecoderBlock2D', 'silu'}
 
-def _config(folder):
+def _read_config(folder):
     "What config.json says, and how big the network is"
     file = folder/'config.json'
     require(file.is_file(), f'{folder} is no VAE: it has no config.json', FileNotFoundError)
@@ -179,15 +178,15 @@ def _config(folder):
     used = {*(s.down_block_types or ()), *(s.up_block_types or ()), s.act_fn}
     require(used <= _PARTS, f'{folder} is built of {sorted(used - _PARTS)}, which this class does '
         f'not know: it knows {sorted(_PARTS)}. Use diffusers\' AutoencoderKL')
-    s.check(file)
-    return c, s.numbers()
+    s._check(file)
+    return c, s._numbers()
 
 # %% ../../nbs/14b_latents.vae.ipynb #e9cb845e
-_OLD = dict(query='to_q', key='to_k', value='to_v', proj_attn='to_out.0')
+_OLD_NAMES = dict(query='to_q', key='to_k', value='to_v', proj_attn='to_out.0')
 
-def _new_name(k): return re.sub(r'(attentions\.0\.)(\w+)', lambda m: m[1] + _OLD.get(m[2], m[2]), k)
+def _new_name(k): return re.sub(r'(attentions\.0\.)(\w+)', lambda m: m[1] + _OLD_NAMES.get(m[2], m[2]), k)
 
-def _weights(folder):
+def _read_weights(folder):
     "float32, under the names of today; FileNotFoundError where there is no safetensors"
     stem = folder/'diffusion_pytorch_model'
     one = [f for v in ('', '.fp16', '.bf16') if (f := Path(f'{stem}{v}.safetensors')).is_file()]
@@ -197,42 +196,22 @@ def _weights(folder):
         'save_pretrained(safe_serialization=True)', FileNotFoundError)
     return {_new_name(k): v.float() for k, v in read_state((one or several)[0]).items()}
 
-# %% ../../nbs/14b_latents.vae.ipynb #15630353
-def _download(name, subfolder, offline, **kwargs):
-    from huggingface_hub import snapshot_download
-    at = f'{subfolder}/' if subfolder else ''
-    wanted = [at + f for f in ('config.json', '*model*.safetensors', '*model*.safetensors.index*.json')]
-    kwargs |= dict(allow_patterns=wanted, local_files_only=offline)
-    try: return Path(snapshot_download(name, **kwargs))
-    except Exception as e:
-        why = (str(e) or 'no reason given').splitlines()[0]
-        raise OSError(f'could not get {name!r} ({type(e).__name__}: {why}). Offline? Fetch it '
-            f'where there is a network (hf download {name}) and pass the folder') from e
-
-# %% ../../nbs/14b_latents.vae.ipynb #c2b6b1ea
-def _fill(model, state, folder):
-    state = unprefixed(state, model.state_dict(), folder)
-    want, have = ({k: tuple(v.shape) for k, v in o.items()} for o in (model.state_dict(), state))
-    wrong = sorted(k for k in {*want, *have} if want.get(k) != have.get(k))
-    require(not wrong, f'{folder}: {len(wrong)} weights are missing, too many or of another shape, '
-        f'first {wrong[:3]}: is its config.json of this model?')
-    model.load_state_dict(state, assign=True)
-    return model.to(memory_format=torch.channels_last)
-
 # %% ../../nbs/14b_latents.vae.ipynb #de677d0b
 @patch(cls_method=True)
 def from_pretrained(cls: VAE,
-    name='stabilityai/sd-vae-ft-ema', # Local folder, or Hub name
-    subfolder: str=None, # Of it, e.g. 'vae' in a Stable Diffusion
+    name='stabilityai/sd-vae-ft-ema', # Local folder, Hub name, or 'shipped'
+    subfolder: str='', # Of it, e.g. 'vae' in a Stable Diffusion
     local_files_only: bool=False, # Never ask the Hub
-    **kwargs # For huggingface_hub's snapshot_download: revision, cache_dir, token
+    **kwargs # For `hub_folder`: revision, cache_dir, token
 ) -> VAE: # ValueError, FileNotFoundError, OSError say what is wrong and how to go offline
     "Open an `AutoencoderKL`"
-    folder = Path(str(name)).expanduser()
-    if not folder.is_dir(): folder = _download(str(name), subfolder, local_files_only, **kwargs)
-    folder = folder/(subfolder or '')
-    (c, n), state = _config(folder), _weights(folder)
-    return cls(c, _fill(blank(lambda: Autoencoder(c), n), state, folder))
+    at = f'{subfolder}/' if subfolder else ''
+    wanted = [at + f for f in ('config.json', '*model*.safetensors', '*model*.safetensors.index*.json')]
+    folder = find_folder(name, wanted, 'a folder of an AutoencoderKL', '' if subfolder else 'vae',
+        local_files_only=local_files_only, **kwargs)/(subfolder or '')
+    (c, n), state = _read_config(folder), _read_weights(folder)
+    net = load_strict(blank(lambda: Autoencoder(c), n), state, folder, assign=True)
+    return cls(c, net.to(memory_format=torch.channels_last))
 
 # %% ../../nbs/14b_latents.vae.ipynb #df83a8c6
 def fingerprint(
