@@ -18,7 +18,7 @@ from ..core import atomic_path, in_range, require
 from ..files import from_json, read_json, typed, write_json
 from .tokenizer import CaptionNotes, WordTokenizer, _BPE
 from .tower import TextTower
-from ..weights import blank, plain_state, read_state, unprefixed
+from ..weights import blank, load_strict, plain_state, read_state
 
 # %% ../../nbs/15e_text.encoder.ipynb #b45171bb
 class CLIPText:
@@ -115,14 +115,8 @@ def _write(folder, module, dtype, **texts):
 # %% ../../nbs/15e_text.encoder.ipynb #23bd3ea4
 def _load(module, state, source):
     "`state` into `module`, strictly, as float32"
-    state = unprefixed(state, module.state_dict(), source)
-    want, have = ({k: tuple(v.shape) for k, v in o.items()} for o in (module.state_dict(), state))
-    wrong = sorted(k for k in {*want, *have} if want.get(k) != have.get(k))
-    require(not wrong, f'{source} does not fit: {len(wrong)} weights are missing, too many or of '
-        f'another shape, first {wrong[:3]}')
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    module.load_state_dict(state, strict=True, assign=True)
-    return module
+    return load_strict(module, state, source, assign=True)
 
 # %% ../../nbs/15e_text.encoder.ipynb #ac2ab986
 @patch
