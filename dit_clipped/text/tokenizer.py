@@ -118,7 +118,11 @@ def rows(self: WordTokenizer,
 
 # %% ../../nbs/15c_text.tokenizer.ipynb #f5376853
 @patch
-def note(self: WordTokenizer, captions, notes, found=None):
+def note(self: WordTokenizer,
+    captions, # Texts
+    notes: CaptionNotes, # Counts them
+    found: list=None # What `_rows` gave, where it is known already
+):
     "Count what would not be read of `captions`"
     for _, rest, new in found or map(self._rows, captions): notes.add(new, rest)
 
