@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from safetensors.torch import save_file
 from ..conditioning import TextCond, length_mask
 from ..core import atomic_path, in_range, require
-from ..files import from_json, read_json, typed, write_json
+from ..files import from_json, read_json, shipped_folder, typed, write_json
 from .tokenizer import CaptionNotes, WordTokenizer, _BPE
 from .tower import TextTower
 from ..weights import blank, load_strict, plain_state, read_state
@@ -157,6 +157,8 @@ class _TextFile:
     tokenizer: str|None = None
 
 # %% ../../nbs/15e_text.encoder.ipynb #7fed9e89
+def _folder(folder, part): return shipped_folder(part) if str(folder) == 'shipped' else Path(folder)
+
 def _tower(sizes): return blank(lambda: TextTower(**asdict(sizes)), sizes.numbers())
 
 _Words = dict[str, Annotated[list[Annotated[int, 1, 10**7]], 1, 1000]]
@@ -173,11 +175,11 @@ def _tokenizer(name, file, sizes):
 # %% ../../nbs/15e_text.encoder.ipynb #552f1647
 @patch(cls_method=True)
 def from_pretrained(cls: CLIPText,
-    folder, # From `save_pretrained`
+    folder, # From `save_pretrained`, or 'shipped'
     layers=None # As in `CLIPText`; as saved when None
 ):
     "Read a saved `CLIPText`: strictly, from local files only; ValueError says which entry of which file is wrong"
-    folder = Path(folder); where, weights = folder/'config.json', folder/'model.safetensors'
+    folder = _folder(folder, 'text_encoder'); where, weights = folder/'config.json', folder/'model.safetensors'
     d = read_json(where)
     require(d.get('_class_name') == 'CLIPText', f'{folder} holds no CLIPText')
     c = from_json(_TextFile, d, where); sizes = from_json(_Sizes, c.tower, f'tower in {where}')
