@@ -15,10 +15,10 @@ from fastcore.basics import patch
 from safetensors.torch import save_file
 from ..conditioning import TextCond, length_mask
 from ..core import atomic_path, in_range, require
-from ..files import from_json, read_json, typed, write_json
+from ..files import from_json, read_json, shipped_folder, typed, write_json
 from .tokenizer import CaptionNotes, WordTokenizer, _BPE
 from .tower import TextTower
-from ..weights import blank, plain_state, read_state, unprefixed
+from ..weights import blank, load_strict, plain_state, read_state
 
 # %% ../../nbs/15e_text.encoder.ipynb #b45171bb
 class CLIPText:
@@ -115,14 +115,8 @@ def _write(folder, module, dtype, **texts):
 # %% ../../nbs/15e_text.encoder.ipynb #23bd3ea4
 def _load(module, state, source):
     "`state` into `module`, strictly, as float32"
-    state = unprefixed(state, module.state_dict(), source)
-    want, have = ({k: tuple(v.shape) for k, v in o.items()} for o in (module.state_dict(), state))
-    wrong = sorted(k for k in {*want, *have} if want.get(k) != have.get(k))
-    require(not wrong, f'{source} does not fit: {len(wrong)} weights are missing, too many or of '
-        f'another shape, first {wrong[:3]}')
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    module.load_state_dict(state, strict=True, assign=True)
-    return module
+    return load_strict(module, state, source, assign=True)
 
 # %% ../../nbs/15e_text.encoder.ipynb #ac2ab986
 @patch
@@ -163,6 +157,8 @@ class _TextFile:
     tokenizer: str|None = None
 
 # %% ../../nbs/15e_text.encoder.ipynb #7fed9e89
+def _folder(folder, part): return shipped_folder(part) if str(folder) == 'shipped' else Path(folder)
+
 def _tower(sizes): return blank(lambda: TextTower(**asdict(sizes)), sizes.numbers())
 
 _Words = dict[str, Annotated[list[Annotated[int, 1, 10**7]], 1, 1000]]
@@ -179,11 +175,11 @@ def _tokenizer(name, file, sizes):
 # %% ../../nbs/15e_text.encoder.ipynb #552f1647
 @patch(cls_method=True)
 def from_pretrained(cls: CLIPText,
-    folder, # From `save_pretrained`
+    folder, # From `save_pretrained`, or 'shipped'
     layers=None # As in `CLIPText`; as saved when None
 ):
     "Read a saved `CLIPText`: strictly, from local files only; ValueError says which entry of which file is wrong"
-    folder = Path(folder); where, weights = folder/'config.json', folder/'model.safetensors'
+    folder = _folder(folder, 'text_encoder'); where, weights = folder/'config.json', folder/'model.safetensors'
     d = read_json(where)
     require(d.get('_class_name') == 'CLIPText', f'{folder} holds no CLIPText')
     c = from_json(_TextFile, d, where); sizes = from_json(_Sizes, c.tower, f'tower in {where}')

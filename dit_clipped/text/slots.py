@@ -103,8 +103,8 @@ def tokens(self: SlotHeads,
 
 # %% ../../nbs/15b_text.slots.ipynb #84e65353
 def slot_loss(
-    guesses: list, # Seven (b,k), see `SlotHeads`
+    logits: list, # Seven (b,k), see `SlotHeads`
     y: Tensor      # `scene_targets` (b,7)
 ) -> Tensor: # Scalar
     "Cross entropy, the mean over the slots"
-    return sum(F.cross_entropy(g.float(), y[:, i]) for i, g in enumerate(guesses))/len(guesses)
+    return sum(F.cross_entropy(g.float(), y[:, i]) for i, g in enumerate(logits))/len(logits)

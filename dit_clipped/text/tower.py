@@ -22,7 +22,7 @@ class QuickGELU(nn.Module):
 
 # %% ../../nbs/15d_text.tower.ipynb #04ffeba3
 class _Attention(nn.Module):
-    "Each token listens to itself and to those before it"
+    "Causal attention: each token attends to itself and to those before it"
     def __init__(self, width, heads):
         super().__init__()
         self.heads = heads
@@ -37,21 +37,21 @@ class _Attention(nn.Module):
 # %% ../../nbs/15d_text.tower.ipynb #22cda8c7
 @patch
 def qkv(self: _Attention, x): # (b,l,w) -> three (b,heads,l,w/heads)
-    "What each token asks, offers and tells, per head"
+    "Queries, keys and values, per head"
     z = F.linear(x, self.in_proj_weight, self.in_proj_bias)   # (b,l,3w)
     return (o.unflatten(-1, (self.heads, -1)).transpose(1, 2) for o in z.chunk(3, -1))
 
 # %% ../../nbs/15d_text.tower.ipynb #6849f12f
 @patch
 def weights(self: _Attention, q, k):
-    "How much each token listens to each other one"
+    "Attention weights; 0 for every later token"
     a = q @ k.transpose(-2, -1)*q.shape[-1]**-.5              # (b,heads,l,l)
     later = torch.ones_like(a[0, 0], dtype=torch.bool).triu(1)  # (l,l)
     return a.masked_fill(later, -math.inf).softmax(-1)        # (b,heads,l,l)
 
 # %% ../../nbs/15d_text.tower.ipynb #9d2a2525
 class _Block(nn.Module):
-    "Listen, then think; each on a normalised copy, each added to what was there"
+    "Attention, then a two-layer network; each on a normalised copy, each added to its input"
     def __init__(self, width, heads, act):
         super().__init__()
         self.ln_1, self.attn = nn.LayerNorm(width), _Attention(width, heads)
@@ -63,7 +63,7 @@ class _Block(nn.Module):
 
 # %% ../../nbs/15d_text.tower.ipynb #a8610506
 class TextTower(nn.Module):
-    "CLIP's reader; weights named and shaped as in the text half of open_clip's `CLIP`"
+    "CLIP's text transformer; weights named and shaped as in the text half of open_clip's `CLIP`"
     def __init__(self,
         vocab_size: int,     # Rows of the word table
         context_length: int, # l, tokens of a caption with start and end
@@ -91,7 +91,7 @@ class TextTower(nn.Module):
 def states(self: TextTower,
     ids: Tensor # Rows of the word table (b,l)
 ) -> list: # layers + 1 tensors (b,l,w): words with places, after each block; the last normalised
-    "What the tokens are at every height of the tower"
+    "The tokens before the first block and after each"
     xs = [self.token_embedding(ids) + self.positional_embedding[:ids.shape[1]]]  # (b,l,w)
     for block in self.transformer['resblocks']: xs.append(block(xs[-1]))
     return xs[:-1] + [self.ln_final(xs[-1])]
@@ -102,7 +102,7 @@ def pool(self: TextTower,
     x: Tensor,  # Tokens at the top (b,l,w)
     ids: Tensor # Their rows (b,l): the largest is the end of the text
 ) -> Tensor: # (b,e)
-    "The token at the end of the text has heard all others: it speaks for the caption"
+    "The token at the end of the text, projected: it depends on all others"
     return x[torch.arange(len(x)), ids.argmax(-1)] @ self.text_projection
 
 # %% ../../nbs/15d_text.tower.ipynb #7fda91b8
