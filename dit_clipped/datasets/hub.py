@@ -21,8 +21,8 @@ def _undecoded(data, column):
 # %% ../../nbs/18f_datasets.hub.ipynb #ea21d400
 def _cells(row, image, caption):
     "(picture, captions) of a row; Unreadable when its caption is no text"
-    picture, told = (row[k] if k in row else None for k in (image, caption))
-    try: return picture, _texts(told)
+    picture, text = (row[k] if k in row else None for k in (image, caption))
+    try: return picture, _texts(text)
     except ValueError as e: raise Unreadable(reason(e)) from e
 
 class _Rows:
@@ -86,7 +86,9 @@ class HubStream(IterableDataset):
         self.data, self.columns = _undecoded(data, image_column), (image_column, caption_column)
     def _each(self): return _stream(self)
     def __iter__(self): return (item for _, item, _ in self._each())
-    def set_epoch(self, epoch: int): # Also the set's own, which shuffles it anew
+    def set_epoch(self,
+        epoch: int # From 0; passed on to the set's own, which shuffles it anew
+    ): # The stream itself
         "Choose the captions of `epoch`"
         self.epoch = in_range(epoch, 0, 2**40, 'epoch')
         if hasattr(self.data, 'set_epoch'): self.data.set_epoch(epoch)

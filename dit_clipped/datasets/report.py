@@ -120,28 +120,32 @@ def _good(known, report):
     require(some, f'none of {len(known)} pictures can be used ({_some(report.bad)}): is the data still there?')
     return some
 
+# %% ../../nbs/18g_datasets.report.ipynb #236026cc
+def _read_all(one, known, report, num_workers, progress):
+    "Put item -> reason (or None) into `known` for every item that is not there yet, and count all in `report`"
+    from tqdm.auto import tqdm
+    def count(some, seen):
+        rows = [(one.rows[i], why) for i, why in some if why]
+        report.add([Bad(r, one._name(r), why) for r, why in rows], seen)
+    count(known.items(), 0)
+    todo = [i for i in range(len(one)) if i not in known]
+    read = DataLoader(_Check(one), 32, sampler=todo, collate_fn=list, num_workers=num_workers)
+    for b in tqdm(read, disable=not progress): known |= dict(b); count(b, len(b))
+
 # %% ../../nbs/18g_datasets.report.ipynb #de43b86c
-def readable(ds: Captioned, # Any set of this page but a stream
+def readable(ds: Captioned, # Any set of this chapter but a stream
     path=None,              # A .json file that remembers; its .csv twin names the bad ones
     max_share: float=.01,   # ValueError when more are bad
     num_workers: int=0,     # Processes that read
     progress: bool=False    # Draw a bar
 ) -> tuple: # The set without the bad ones, and its `Report`: `seen` is how many were read this time
     "Read every picture once, leave out what cannot be used"
-    from tqdm.auto import tqdm
     require(isinstance(ds, Captioned), f'a {type(ds).__name__} cannot be read twice: keep it by '
         'write_shards first', TypeError)
     one, path = ds.epochs(1), path and Path(path)
     report = Report(len(one), path and path.with_suffix('.csv'), max_share)
     stamps, known = _recall(one, path)
-    todo = [i for i in range(len(one)) if i not in known]
-    read = DataLoader(_Check(one), 32, sampler=todo, collate_fn=list, num_workers=num_workers)
-    def count(some, seen):
-        rows = [(one.rows[i], why) for i, why in some if why]
-        report.add([Bad(r, one._name(r), why) for r, why in rows], seen)
-    try:
-        count(known.items(), 0)
-        for b in tqdm(read, disable=not progress): known |= dict(b); count(b, len(b))
+    try: _read_all(one, known, report, num_workers, progress)
     finally:
         if path: _remember(one, path, stamps, known)
     return ds.only(_good(known, report)), report
