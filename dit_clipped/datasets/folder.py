@@ -67,7 +67,7 @@ def _near(lost, free):
     return {a[0]: b[0] for a, b in like.values() if len(a) == len(b) == 1}
 
 @patch
-def means(self:_Disk, names # As from `plain`
+def means(self:_Disk, names: list # As from `plain`
 ) -> dict: # Name -> the file meant; itself when there is none
     "Which file each name of a set of tables stands for"
     names = dict.fromkeys(names); lost = [n for n in names if n not in self.there]
@@ -207,7 +207,7 @@ def _folder_entries(path, column):
 class Folder(Captioned):
     "A folder of pictures with captions beside them or in a table"
     def __init__(self,
-        path,     # The folder; subfolders are read too, hidden ones are not
+        path: str | Path, # The folder; subfolders are read too, hidden ones are not
         caption_column: str=None, # Of the tables: text, caption or captions when None
         **kwargs  # For `Captioned`: size, seed, max_pixels
     ):

@@ -30,7 +30,7 @@ def _png(x):
     f = io.BytesIO(); grid_image(x).save(f, 'PNG')
     return f.getvalue()
 
-# %% ../../nbs/18h_datasets.opening.ipynb #20d87dc7
+# %% ../../nbs/18h_datasets.opening.ipynb #f3aa3fd6
 def _files(ds, report):
     "The two files of each usable picture, {name: bytes}; the others are counted in `report`"
     k = 0
@@ -41,8 +41,8 @@ def _files(ds, report):
         yield {f'{k:09}.png': _png(item[0]), f'{k:09}.json': about}; k += 1
 
 # %% ../../nbs/18h_datasets.opening.ipynb #6ca6ed40
-def write_shards(ds, # A `HubStream`, or any `Captioned`
-    folder,          # Must not exist; appears when all is written. FOLDER.csv names the bad ones
+def write_shards(ds: Captioned | HubStream, # A `HubStream`, or any `Captioned`
+    folder: str | Path, # Must not exist; appears when all is written. FOLDER.csv names the bad ones
     per_shard: int=1000, # Pictures per file
     max_share: float=.01 # ValueError when more are bad; of a stream, of those seen
 ) -> Path: # The folder: part-00000.tar and so on, for `Shards`
@@ -65,7 +65,7 @@ def open_dataset(spec: str, # coco:PATH, folder:PATH, shards:PATTERN or hub:NAME
     size: int=256, # Pixels per side
     seed: int=0,   # Decides which caption comes in which epoch
     **options      # Of the kind: split= for coco, image_column= for hub, ...; max_pixels= for all
-): # A dataset of (image (3,size,size) in [-1,1], caption); ValueError says what is possible
+) -> Captioned | HubStream: # Items (image (3,size,size) in [-1,1], caption); ValueError says what is possible
     "Open a captioned set by its kind and place"
     kind, _, where = str(spec).partition(':')
     require(where, f'dataset {spec!r}: expected KIND:PLACE, such as coco:PATH; the kinds are '

@@ -7,6 +7,7 @@ __all__ = ['Report', 'readable']
 
 # %% ../../nbs/18g_datasets.report.ipynb #f0a29434
 import csv, os
+from collections.abc import Callable
 from dataclasses import asdict
 from fastcore.basics import patch
 from pathlib import Path
@@ -22,7 +23,7 @@ class Report:
     "Counts and names pictures that could not be used; stops the run when they are too many"
     def __init__(self,
         n: int=None,  # Pictures of the whole set; None for a stream: those seen, at least 1,000
-        path=None,    # A .csv or .json file, written at each new one
+        path: str | Path=None, # A .csv or .json file, written at each new one
         max_share: float=.01 # Above this part of n: ValueError
     ):
         self.n, self.path = n and in_range(n, 1, 2**40, 'n'), path and Path(path)
@@ -37,15 +38,17 @@ class Report:
 def write(self:Report):
     "Write the report to its path"
     rows = [asdict(b) for b in self.bad]
-    if self.path.suffix.lower() == '.json': return write_json(self.path, dict(n=self.n, seen=self.seen, bad=rows))
-    with atomic_path(self.path) as p, open(p, 'w', encoding='utf-8', errors='backslashreplace', newline='') as f:
+    if self.path.suffix.lower() == '.json':
+        return write_json(self.path, dict(n=self.n, seen=self.seen, bad=rows))
+    form = dict(encoding='utf-8', errors='backslashreplace', newline='')
+    with atomic_path(self.path) as p, open(p, 'w', **form) as f:
         out = csv.DictWriter(f, ['index', 'id', 'reason'])
         out.writeheader(); out.writerows(rows)
 
 # %% ../../nbs/18g_datasets.report.ipynb #bcdcc34f
 @patch
 def add(self:Report,
-    bad,      # List of `Bad`
+    bad: list, # Of `Bad`
     seen: int # Items looked at, the bad among them
 ):
     "Count; ValueError when more than `max_share` are bad"
@@ -62,8 +65,8 @@ _DRY = 20 # empty batches in a row
 
 @patch
 def wrap(self:Report,
-    encode_fn=None # fn(images, captions) -> the batch for the loss; None: as it is
-): # fn(images, captions, bad), an `encode_fn` for `Trainer`; nothing readable: (images of length 0, [])
+    encode_fn: Callable=None # fn(images, captions) -> the batch for the loss; None: as it is
+) -> Callable: # fn(images, captions, bad), an `encode_fn` for `Trainer`; nothing readable: (images of length 0, [])
     "Count each batch, then encode what is left of it"
     dry = 0
     def encode(images, captions, bad):
@@ -120,9 +123,9 @@ def _good(known, report):
     require(some, f'none of {len(known)} pictures can be used ({_some(report.bad)}): is the data still there?')
     return some
 
-# %% ../../nbs/18g_datasets.report.ipynb #236026cc
+# %% ../../nbs/18g_datasets.report.ipynb #c7940abd
 def _read_all(one, known, report, num_workers, progress):
-    "Put item -> reason (or None) into `known` for every item that is not there yet, and count all in `report`"
+    "Add item -> reason (or None) to `known` for each item that is not in it; `report` counts"
     from tqdm.auto import tqdm
     def count(some, seen):
         rows = [(one.rows[i], why) for i, why in some if why]
@@ -134,7 +137,7 @@ def _read_all(one, known, report, num_workers, progress):
 
 # %% ../../nbs/18g_datasets.report.ipynb #de43b86c
 def readable(ds: Captioned, # Any set of this chapter but a stream
-    path=None,              # A .json file that remembers; its .csv twin names the bad ones
+    path: str | Path=None,  # A .json file that remembers; its .csv twin names the bad ones
     max_share: float=.01,   # ValueError when more are bad
     num_workers: int=0,     # Processes that read
     progress: bool=False    # Draw a bar

@@ -18,11 +18,11 @@ from ..text import SLOTS, said_targets, scene_targets, slot_loss
 from ..training import lr_at
 from ..weights import load_strict, read_state
 
-# %% ../../nbs/17b_evaluation.scenes.ipynb #ddf2d78f
+# %% ../../nbs/17b_evaluation.scenes.ipynb #fa8d48ed
 SLOT_VALUES = [*COLOURS], [*GLYPHS], [*COLOURS], [*PLACES], [*SIZES], [*GLYPHS, 'none'], [*COLOURS, 'none']
 
 def scene_words(
-    slots # Seven whole numbers, as `scene_targets` or `read_scenes` gives them
+    slots: Tensor | list # Seven whole numbers, as `scene_targets` or `read_scenes` gives them
 ) -> str: # Such as 'red heart (top, big) on blue'
     "The slots of a scene in words"
     ground, glyph, colour, place, size, glyph2, colour2 = (v[int(k)] for v, k in zip(SLOT_VALUES, slots))
@@ -56,7 +56,7 @@ def _renderings(n, seed, progress):
 
 # %% ../../nbs/17b_evaluation.scenes.ipynb #ba0b24cb
 def train_classifier(
-    out,              # The .safetensors to write
+    out: str | Path,  # The .safetensors to write
     steps: int=3500,  # Of 64 pictures
     n: int=30_000,    # Different renderings
     seed: int=0,      # Of weights, scenes and order
@@ -78,7 +78,7 @@ def train_classifier(
 
 # %% ../../nbs/17b_evaluation.scenes.ipynb #f5291436
 def load_classifier(
-    path # Of `train_classifier`
+    path: str | Path # Of `train_classifier`
 ) -> SceneClassifier: # Frozen; raises FileNotFoundError, or ValueError for a broken file
     "Open a classifier"
     require(Path(path).is_file(), f'no classifier at {path}: it lies in the repository, under '
@@ -161,10 +161,10 @@ def scene_report(
     g = y[:, 1], read[:, 1]
     return out | dict(confused=_confused(*g), glyphs=_by_glyph(*g))
 
-# %% ../../nbs/17b_evaluation.scenes.ipynb #e7d30453
+# %% ../../nbs/17b_evaluation.scenes.ipynb #142937aa
 def mistakes(
-    asked, # Seven whole numbers, as `scene_targets` or `said_targets` gives them
-    read   # Seven whole numbers, as `read_scenes` gives them
+    asked: Tensor | list, # Seven whole numbers, as `scene_targets` or `said_targets` gives them
+    read: Tensor | list   # Seven whole numbers, as `read_scenes` gives them
 ) -> list: # Such as ['heart read square']; slots that the prompt leaves open, and the size, are never wrong
     "What a picture shows instead of what was asked"
     slots = zip(map(int, asked), map(int, read), SLOT_VALUES)
