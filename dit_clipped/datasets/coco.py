@@ -16,7 +16,7 @@ from .folder import _Disk, _folder, _inside, _texts
 from .images import _photo
 
 # %% ../../nbs/18d_datasets.coco.ipynb #cfa99866
-def make_coco(folder, # Made if it is not there
+def make_coco(folder: str | Path, # Made if it is not there
     n: int=64,        # Pictures
     split: str='train2017', # Name of the picture folder and of the captions file
     seed: int=0,      # Another seed, other scenes
@@ -71,7 +71,8 @@ _COCO_LAYOUT = ('Expected pictures in SPLIT/, images/SPLIT/ or images/, and thei
 # %% ../../nbs/18d_datasets.coco.ipynb #15dd4317
 def _coco_jsons(path):
     "Split name -> captions file"
-    near = {f: re.fullmatch(r'captions_(.+)\.json', f.name, re.I) for f in sorted(path.glob('annotations/*'))}
+    files = sorted(path.glob('annotations/*'))
+    near = {f: re.fullmatch(r'captions_(.+)\.json', f.name, re.I) for f in files}
     return {m[1]: f for f, m in near.items() if m}
 
 def _coco_splits(path):
@@ -125,7 +126,7 @@ def _coco_pairs(path, split, file):
 class Coco(Captioned):
     "COCO captions from the official files"
     def __init__(self,
-        path,               # Folder with pictures and annotations/
+        path: str | Path,   # Folder with pictures and annotations/
         split: str='train', # train2017, val2014, train_sample, or the beginning of one name
         **kwargs            # For `Captioned`: size, seed, max_pixels
     ):

@@ -21,8 +21,8 @@ def _undecoded(data, column):
 # %% ../../nbs/18f_datasets.hub.ipynb #ea21d400
 def _cells(row, image, caption):
     "(picture, captions) of a row; Unreadable when its caption is no text"
-    picture, told = (row[k] if k in row else None for k in (image, caption))
-    try: return picture, _texts(told)
+    picture, text = (row[k] if k in row else None for k in (image, caption))
+    try: return picture, _texts(text)
     except ValueError as e: raise Unreadable(reason(e)) from e
 
 class _Rows:
@@ -86,7 +86,9 @@ class HubStream(IterableDataset):
         self.data, self.columns = _undecoded(data, image_column), (image_column, caption_column)
     def _each(self): return _stream(self)
     def __iter__(self): return (item for _, item, _ in self._each())
-    def set_epoch(self, epoch: int): # Also the set's own, which shuffles it anew
+    def set_epoch(self,
+        epoch: int # From 0; passed on to the set's own, which shuffles it anew
+    ) -> 'HubStream': # The stream itself
         "Choose the captions of `epoch`"
         self.epoch = in_range(epoch, 0, 2**40, 'epoch')
         if hasattr(self.data, 'set_epoch'): self.data.set_epoch(epoch)
@@ -107,14 +109,14 @@ def _stream(ds):
         yield name, item, texts
 
 # %% ../../nbs/18f_datasets.hub.ipynb #54be222d
-def open_hub(name, # Of a set on the Hub, or a folder that `datasets.load_dataset` knows
+def open_hub(name: str, # Of a set on the Hub, or a folder that `datasets.load_dataset` knows
     image_column: str='image',  # Column of the pictures
     caption_column: str='text', # Column of one or several captions
     split: str='train',    # Which part of it
     streaming: bool=False, # Fetch rows when they are needed; see `HubStream`
     config: str=None,      # For sets with several configurations
     **kwargs               # For `Captioned`: size, seed, max_pixels
-): # A `Hub` or a `HubStream`; ImportError without the library
+) -> Hub | HubStream: # ImportError without the library
     "Open a Hugging Face set"
     try: from datasets import load_dataset
     except ImportError as e: raise ImportError(f'hub:{name} needs the library datasets: pip install '

@@ -7,6 +7,7 @@ __all__ = ['Report', 'readable']
 
 # %% ../../nbs/18g_datasets.report.ipynb #f0a29434
 import csv, os
+from collections.abc import Callable
 from dataclasses import asdict
 from fastcore.basics import patch
 from pathlib import Path
@@ -22,7 +23,7 @@ class Report:
     "Counts and names pictures that could not be used; stops the run when they are too many"
     def __init__(self,
         n: int=None,  # Pictures of the whole set; None for a stream: those seen, at least 1,000
-        path=None,    # A .csv or .json file, written at each new one
+        path: str | Path=None, # A .csv or .json file, written at each new one
         max_share: float=.01 # Above this part of n: ValueError
     ):
         self.n, self.path = n and in_range(n, 1, 2**40, 'n'), path and Path(path)
@@ -37,15 +38,17 @@ class Report:
 def write(self:Report):
     "Write the report to its path"
     rows = [asdict(b) for b in self.bad]
-    if self.path.suffix.lower() == '.json': return write_json(self.path, dict(n=self.n, seen=self.seen, bad=rows))
-    with atomic_path(self.path) as p, open(p, 'w', encoding='utf-8', errors='backslashreplace', newline='') as f:
+    if self.path.suffix.lower() == '.json':
+        return write_json(self.path, dict(n=self.n, seen=self.seen, bad=rows))
+    form = dict(encoding='utf-8', errors='backslashreplace', newline='')
+    with atomic_path(self.path) as p, open(p, 'w', **form) as f:
         out = csv.DictWriter(f, ['index', 'id', 'reason'])
         out.writeheader(); out.writerows(rows)
 
 # %% ../../nbs/18g_datasets.report.ipynb #bcdcc34f
 @patch
 def add(self:Report,
-    bad,      # List of `Bad`
+    bad: list, # Of `Bad`
     seen: int # Items looked at, the bad among them
 ):
     "Count; ValueError when more than `max_share` are bad"
@@ -62,8 +65,8 @@ _DRY = 20 # empty batches in a row
 
 @patch
 def wrap(self:Report,
-    encode_fn=None # fn(images, captions) -> the batch for the loss; None: as it is
-): # fn(images, captions, bad), an `encode_fn` for `Trainer`; nothing readable: (images of length 0, [])
+    encode_fn: Callable=None # fn(images, captions) -> the batch for the loss; None: as it is
+) -> Callable: # fn(images, captions, bad), an `encode_fn` for `Trainer`; nothing readable: (images of length 0, [])
     "Count each batch, then encode what is left of it"
     dry = 0
     def encode(images, captions, bad):
@@ -120,28 +123,32 @@ def _good(known, report):
     require(some, f'none of {len(known)} pictures can be used ({_some(report.bad)}): is the data still there?')
     return some
 
+# %% ../../nbs/18g_datasets.report.ipynb #c7940abd
+def _read_all(one, known, report, num_workers, progress):
+    "Add item -> reason (or None) to `known` for each item that is not in it; `report` counts"
+    from tqdm.auto import tqdm
+    def count(some, seen):
+        rows = [(one.rows[i], why) for i, why in some if why]
+        report.add([Bad(r, one._name(r), why) for r, why in rows], seen)
+    count(known.items(), 0)
+    todo = [i for i in range(len(one)) if i not in known]
+    read = DataLoader(_Check(one), 32, sampler=todo, collate_fn=list, num_workers=num_workers)
+    for b in tqdm(read, disable=not progress): known |= dict(b); count(b, len(b))
+
 # %% ../../nbs/18g_datasets.report.ipynb #de43b86c
-def readable(ds: Captioned, # Any set of this page but a stream
-    path=None,              # A .json file that remembers; its .csv twin names the bad ones
+def readable(ds: Captioned, # Any set of this chapter but a stream
+    path: str | Path=None,  # A .json file that remembers; its .csv twin names the bad ones
     max_share: float=.01,   # ValueError when more are bad
     num_workers: int=0,     # Processes that read
     progress: bool=False    # Draw a bar
 ) -> tuple: # The set without the bad ones, and its `Report`: `seen` is how many were read this time
     "Read every picture once, leave out what cannot be used"
-    from tqdm.auto import tqdm
     require(isinstance(ds, Captioned), f'a {type(ds).__name__} cannot be read twice: keep it by '
         'write_shards first', TypeError)
     one, path = ds.epochs(1), path and Path(path)
     report = Report(len(one), path and path.with_suffix('.csv'), max_share)
     stamps, known = _recall(one, path)
-    todo = [i for i in range(len(one)) if i not in known]
-    read = DataLoader(_Check(one), 32, sampler=todo, collate_fn=list, num_workers=num_workers)
-    def count(some, seen):
-        rows = [(one.rows[i], why) for i, why in some if why]
-        report.add([Bad(r, one._name(r), why) for r, why in rows], seen)
-    try:
-        count(known.items(), 0)
-        for b in tqdm(read, disable=not progress): known |= dict(b); count(b, len(b))
+    try: _read_all(one, known, report, num_workers, progress)
     finally:
         if path: _remember(one, path, stamps, known)
     return ds.only(_good(known, report)), report

@@ -130,7 +130,7 @@ def _known_key(pattern, key, names):
 class Shards(Captioned):
     "WebDataset shards with random access: tar files of NAME.jpg with NAME.txt or NAME.json"
     def __init__(self,
-        pattern,  # Folder of .tar files, or part-*.tar, or part-{000..012}.tar
+        pattern: str | Path, # Folder of .tar files, or part-*.tar, or part-{000..012}.tar
         caption_key: str=None, # In .json, wins over .txt; when None: .txt, then text, caption or captions
         **kwargs  # For `Captioned`: size, seed, max_pixels
     ):

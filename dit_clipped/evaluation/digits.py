@@ -22,7 +22,7 @@ def digit_classifier(
     images: Tensor=None, # Scans (n,1,8,8) in [-1,1]; all 1,797 when None
     labels: Tensor=None  # Their digits (n,)
 ): # A fitted sklearn.svm.SVC; raises ImportError without scikit-learn
-    "The judge: a support vector machine fitted on real scans"
+    "A support vector machine fitted on real scans"
     try: from sklearn.svm import SVC
     except ImportError as e: raise ImportError('the digit classifier needs scikit-learn: '
         'pip install scikit-learn') from e
@@ -44,7 +44,7 @@ def accuracy(
     asked: Tensor, # Labels asked for (b,)
     read: Tensor   # Labels read (b,)
 ) -> float: # Share that agree, from 0 to 1
-    "How often the judge reads what was asked"
+    "How often the classifier reads what was asked"
     require(len(asked) == len(read) > 0,
         f'{len(asked)} labels asked, {len(read)} read: pass as many of both, at least one')
     return (torch.as_tensor(asked) == torch.as_tensor(read)).float().mean().item()
