@@ -51,13 +51,13 @@ class Pictograms(Dataset):
         self.seed, self.two = in_range(seed, 0, 2**32 - 1, 'seed'), in_range(two, 0, 1, 'two')
         self.split = one_of(split, PAIRS, 'split')
         self.wording = one_of(wording, TEMPLATES, 'wording')
-        self.short_captions = in_range(short_captions, 0, 1, 'short_captions')
+        self.brief = in_range(short_captions, 0, 1, 'short_captions') # the name that caches keep it under
     def __len__(self): return self.n
     def _item(self, i, k):
         require(-self.n <= i < self.n, f'no item {i}: they go from 0 to {self.n - 1}', IndexError)
         rng = random.Random(self.seed*2**40 + int(i) % self.n)
         scene = random_scene(rng, self.split, self.two)
-        def how(): return 'short' if self.short_captions and rng.random() < self.short_captions else self.wording
+        def how(): return 'short' if self.brief and rng.random() < self.brief else self.wording
         return scene, [caption(scene, rng, how()) for _ in range(k)]
     def scene(self, i): return self._item(i, 0)[0]
     def captions(self, i, k=1): return self._item(i, k)[1]
@@ -77,4 +77,4 @@ def identity(self: Pictograms) -> dict: # Names and numbers for JSON
     "All that decides the items"
     world = _sha(_LANG, GLYPHS, COLOURS, SIZES, PLACES, [*RELATIONS.items()], HELD_OUT)
     return dict(kind='Pictograms', n=int(self.n), size=int(self.size), seed=int(self.seed), split=self.split,
-        two=float(self.two), wording='brief' if self.wording == 'short' else self.wording, brief=float(self.short_captions), world=world)
+        two=float(self.two), wording='brief' if self.wording == 'short' else self.wording, brief=float(self.brief), world=world)
