@@ -6,6 +6,7 @@
 __all__ = ['patchify', 'height_width', 'unpatchify', 'PatchEmbed', 'pos_1d', 'pos_2d']
 
 # %% ../nbs/02_patches.ipynb #05ba4fdb
+#| code-fold: true
 import torch
 from einops import rearrange
 from torch import nn, Tensor

@@ -4,10 +4,13 @@
 
 # %% auto #0
 __all__ = ['attention_weights', 'race', 'fused_ratio', 'use_fused', 'attention', 'Attention', 'CrossAttention', 'Mlp', 'BLOCKS',
-           'modulate', 'InContextBlock', 'AdaLNBlock', 'DiTBlock', 'CrossAttnBlock', 'TextBlock']
+           'modulate', 'InContextBlock', 'AdaLNBlock', 'DiTBlock', 'Box', 'Arrow', 'diagram', 'draw_block',
+           'CrossAttnBlock', 'TextBlock']
 
 # %% ../../nbs/04_blocks.ipynb #8b30ac03
+#| code-fold: true
 from ..core import cover
 __getattr__, __dir__ = cover(__name__, 'attend', 'adaln')
 _all_ = ['attention_weights', 'race', 'fused_ratio', 'use_fused', 'attention', 'Attention', 'CrossAttention', 'Mlp',
-    'BLOCKS', 'modulate', 'InContextBlock', 'AdaLNBlock', 'DiTBlock', 'CrossAttnBlock', 'TextBlock']
+    'BLOCKS', 'modulate', 'InContextBlock', 'AdaLNBlock', 'DiTBlock', 'Box', 'Arrow', 'diagram',
+    'draw_block', 'CrossAttnBlock', 'TextBlock']

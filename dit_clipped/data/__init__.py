@@ -7,6 +7,7 @@ __all__ = ['Digits', 'GLYPHS', 'COLOURS', 'SIZES', 'PLACES', 'RELATIONS', 'HELD_
            'draw', 'random_scene', 'WORDS', 'TEMPLATES', 'caption', 'Pictograms']
 
 # %% ../../nbs/01_data.ipynb #35f6255f
+#| code-fold: true
 from ..core import cover
 __getattr__, __dir__ = cover(__name__, 'digits', 'scenes', 'captions')
 _all_ = ['Digits', 'GLYPHS', 'COLOURS', 'SIZES', 'PLACES', 'RELATIONS', 'HELD_OUT', 'PAIRS', 'glyph_mask', 'Obj',

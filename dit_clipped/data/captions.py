@@ -6,15 +6,18 @@
 __all__ = ['WORDS', 'TEMPLATES', 'caption', 'Pictograms']
 
 # %% ../../nbs/01c_data.captions.ipynb #9f37d5d1
-import json, random, re
+#| code-fold: true
+import random, re
 from fastcore.basics import patch
 from torch.utils.data import Dataset
 from ..core import in_range, one_of, require
+from ..files import read_json
 from .digits import _SHIPPED, _sha
-from .scenes import COLOURS, GLYPHS, HELD_OUT, PAIRS, PLACES, RELATIONS, SIZES, Scene, _pick, draw, random_scene
+from .scenes import COLOURS, GLYPHS, HELD_OUT, PAIRS, PLACES, RELATIONS, SIZES
+from .scenes import Scene, _pick, draw, random_scene
 
 # %% ../../nbs/01c_data.captions.ipynb #b2f9f030
-_LANG = json.loads((_SHIPPED/'captions.json').read_text('utf-8'))
+_LANG = read_json(_SHIPPED/'captions.json')
 WORDS = _LANG['words']
 TEMPLATES = {'short' if k == 'brief' else k: v for k, v in _LANG['forms'].items()} # the file's own name for it stays
 _RULES = [(re.compile(a), b) for a,b in _LANG['rules']]

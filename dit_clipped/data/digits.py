@@ -6,14 +6,15 @@
 __all__ = ['Digits']
 
 # %% ../../nbs/01a_data.digits.ipynb #2178dabd
+#| code-fold: true
 import hashlib, json
 from fastcore.basics import patch
-from importlib.resources import files
 from safetensors.torch import load
 from torch.utils.data import Dataset
+from ..files import shipped_folder
 
 # %% ../../nbs/01a_data.digits.ipynb #d1b17eb9
-_SHIPPED = files('dit_clipped')/'shipped'
+_SHIPPED = shipped_folder().parent
 
 class Digits(Dataset):
     "1,797 scans; items (image (1,8,8) in [-1,1], label int); `.images`, `.labels` hold them all"

@@ -7,6 +7,7 @@ __all__ = ['GLYPHS', 'COLOURS', 'SIZES', 'PLACES', 'RELATIONS', 'HELD_OUT', 'PAI
            'random_scene']
 
 # %% ../../nbs/01b_data.scenes.ipynb #9237427a
+#| code-fold: true
 import random, numpy as np, torch
 from dataclasses import dataclass
 from functools import lru_cache

@@ -6,6 +6,7 @@
 __all__ = ['DiTConfig', 'FinalLayer', 'DiT']
 
 # %% ../../nbs/05a_dit.model.ipynb #b32036fb
+#| code-fold: true
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from typing import Annotated, get_type_hints
@@ -40,7 +41,7 @@ def _check_sizes(c):
     require(d % 4 == 0, f'hidden_size {d} is not divisible by 4, as 2-D positions need')
 
 # %% ../../nbs/05a_dit.model.ipynb #d5c1d426
-def _check_news(c):
+def _check_condition(c):
     text, block = c.pooled_dim or c.context_dim, one_of(c.block, list(BLOCKS), 'block')
     require(not (text and c.num_classes), f'num_classes={c.num_classes} beside a text width: '
         'a model listens to labels or to captions; set num_classes=0 for captions')
@@ -73,7 +74,7 @@ class DiTConfig:
     caption_dropout_prob: Annotated[float, 0, 1] = 0.1  # Share of captions replaced by null in training
 
     def __post_init__(self):
-        for check in (_check_types, _check_sizes, _check_news): check(self)
+        for check in (_check_types, _check_sizes, _check_condition): check(self)
 
 # %% ../../nbs/05a_dit.model.ipynb #12a3f995
 @patch(as_prop=True)
@@ -232,7 +233,7 @@ def forward(
     self: DiT,
     x: Tensor, # Noised grids (b,c,h,w)
     t: Tensor, # What each picture is told about its noise (b,)
-    y=None, # Labels (b,), a `TextCond`, or None: null for everybody
+    y=None, # Labels (b,), a `TextCond`, or None: null for every picture
     drop: Tensor|None=None # (b,) bool: where y is replaced by null
 ) -> Tensor: # Prediction (b,out_channels,h,w)
     "The prediction for `x` at `t` under `y`"
