@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from .core import one_of, require
 from .losses import Objective
-from .sampling import ImageNoise, ddim, ddpm, guess, image_noise
+from .sampling import ImageNoise, ddim, ddpm, image_noise, predict_x0
 from .schedule import Schedule, respaced_timesteps
 
 # %% ../nbs/11_solvers.ipynb #7abad019
@@ -70,7 +70,7 @@ def solve(
     lv = levels(objective.path, steps, spacing)
     wide = torch.promote_types(x.dtype, torch.float32)
     t = (lv.t.to(wide) if lv.t.is_floating_point() else lv.t).to(x.device)   # (n,)
-    def ask(x, i): return guess(predict, x, t[i].expand(len(x)), objective, clip)
+    def ask(x, i): return predict_x0(predict, x, t[i].expand(len(x)), objective, clip)
     for i in tqdm(range(len(t)), disable=not progress):
         g = ask(x, i)
         if callback is not None: callback(i, lv.t[i].item(), x, g.x0)
