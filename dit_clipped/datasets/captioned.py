@@ -33,6 +33,7 @@ def _settings(ds, size, seed, max_pixels):
     ds.size, ds.seed = in_range(size, 8, 4096, 'size'), in_range(seed, 0, 2**32 - 1, 'seed')
     ds.max_pixels, ds.epoch = in_range(max_pixels, 1, 89_478_485, 'max_pixels'), 0
 
+# %% ../../nbs/18b_datasets.captioned.ipynb #f5153059
 class Captioned(Dataset):
     "Items (image (3,size,size) in [-1,1], caption) of any source"
     def __init__(self,
@@ -83,6 +84,7 @@ def _item(ds, source, texts, epoch, r):
     x = fit_square(read_image(source, ds.max_pixels), ds.size)      # (3,size,size)
     return x, texts[which_caption(len(texts), ds.seed, epoch, r)]
 
+# %% ../../nbs/18b_datasets.captioned.ipynb #5f08569d
 @patch
 def _load(self:Captioned, r, epoch):
     _, where, texts = self.entries[r]
@@ -105,6 +107,7 @@ def id(self:Captioned, i: int # Item
     "What the source calls the picture of item `i`"
     return self._name(self._row(i)[0])
 
+# %% ../../nbs/18b_datasets.captioned.ipynb #59ceb532
 @patch
 def captions(self:Captioned, i: int # Item
 ) -> list: # All of them; none where the source cannot give the row

@@ -25,6 +25,7 @@ def _scan(path):
     except PermissionError as e: raise PermissionError(f'{_shown(path)} cannot be listed: allow it '
         'to be read, or take it out of the set') from e
 
+# %% ../../nbs/18c_datasets.folder.ipynb #6c05c850
 def _walk(root, at='', above=()):
     "(name from `root` on, False if it is a dead link) of all visible files below a folder"
     path = os.path.join(root, at); s = os.stat(path)
@@ -47,6 +48,7 @@ def _below(root, name):
     folder, base = posixpath.split(name); folder = os.path.realpath(folder).replace(os.sep, '/')
     return _tail(os.path.realpath(root), posixpath.join(folder, base)) or name
 
+# %% ../../nbs/18c_datasets.folder.ipynb #922d2b5c
 class _Disk:
     "The visible files below a folder, and which of them a table means"
     def __init__(self, root): self.root, self.there = os.fspath(root), dict(_walk(root))
@@ -105,6 +107,7 @@ def _json_rows(file):
     for n, line in enumerate(text_lines(read_text(file)), 1):
         if line.strip(): yield (where := f'{file}, line {n}'), read_json(line.encode(), where)
 
+# %% ../../nbs/18c_datasets.folder.ipynb #771759ef
 def _csv_rows(file):
     text, names = read_text(file), None; head = re.match('[^\r\n]*', text.lstrip())[0]
     sep = next((s for s in ',;\t' if s in head), ',')

@@ -25,6 +25,7 @@ def _cells(row, image, caption):
     try: return picture, _texts(text)
     except ValueError as e: raise Unreadable(reason(e)) from e
 
+# %% ../../nbs/18f_datasets.hub.ipynb #0761f36b
 class _Rows:
     "Rows of a set as entries"
     def __init__(self, data, image, caption):

@@ -30,7 +30,7 @@ def _png(x):
     f = io.BytesIO(); grid_image(x).save(f, 'PNG')
     return f.getvalue()
 
-# %% ../../nbs/18h_datasets.opening.ipynb #f3aa3fd6
+# %% ../../nbs/18h_datasets.opening.ipynb #e34eaa89
 def _files(ds, report):
     "The two files of each usable picture, {name: bytes}; the others are counted in `report`"
     k = 0

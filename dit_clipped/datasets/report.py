@@ -123,7 +123,7 @@ def _good(known, report):
     require(some, f'none of {len(known)} pictures can be used ({_some(report.bad)}): is the data still there?')
     return some
 
-# %% ../../nbs/18g_datasets.report.ipynb #c7940abd
+# %% ../../nbs/18g_datasets.report.ipynb #6479b60c
 def _read_all(one, known, report, num_workers, progress):
     "Add item -> reason (or None) to `known` for each item that is not in it; `report` counts"
     from tqdm.auto import tqdm

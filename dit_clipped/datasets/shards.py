@@ -37,6 +37,7 @@ def _next_start(f, at):
         if rest := piece.lstrip(b'\0'): return (at + len(piece) - len(rest))//512*512
         at += len(piece)
 
+# %% ../../nbs/18e_datasets.shards.ipynb #4ed9969e
 def _headers(shard, f):
     "All members of the archives in a file"
     at = 0
@@ -59,6 +60,7 @@ def _follow(name, found, links):
     gone = f'it is a link to {_shown(to)}, which is not in the shard'
     return gone if to in links else found.get(to, gone)
 
+# %% ../../nbs/18e_datasets.shards.ipynb #b9d2a84a
 def _parts(shard, f):
     "Name -> (shard, offset, bytes), or why there is no such data"
     found, links = {}, {}
