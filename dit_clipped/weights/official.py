@@ -21,7 +21,7 @@ def load_official(
     model: DiT, # Of the same layout; may be on `meta`
     path, # A published DiT file, or a checkpoint of a training script
     key: str='ema' # What to take from a checkpoint, as in `read_state`
-) -> DiT: # `model` in eval mode, in its dtype (that of the file if on `meta`); ValueError when anything does not fit
+) -> DiT: # `model` in eval mode, in its dtype (the file's if on `meta`); ValueError when it does not fit
     "Load published weights into `model`, strictly"
     return load_strict(model, read_state(path, key), path).eval()
 
@@ -136,7 +136,8 @@ def labels_to_captions(
     proj = next((k for k, v in want.items() if k.startswith('caption_embedder') and v.ndim == 2
         and v.shape == (model.config.hidden_size, model.config.pooled_dim)), None)
     require(proj, 'the model has no pooled caption vector to take the place of the label: create a DiT-Clipped')
-    state = unprefixed(state, [table, *(k for k in want if not _NEW.match(k))], source); lead = _lead(state, want)
+    state = unprefixed(state, [table, *(k for k in want if not _NEW.match(k))], source)
+    lead = _lead(state, want)
     require(table in state, f'{source} have no {table}{lead and f" (every name begins with {lead})"}: expected a '
         'class-conditional DiT; load_model opens a folder of our own')
     old = {k: v for k, v in _last_layer(state, model).items() if k not in (table, 'pos_embed')}

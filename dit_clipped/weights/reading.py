@@ -126,7 +126,8 @@ def _files(path):
     for f in {*where.values()}:
         require(Path(f).name == f and f.endswith('.safetensors'), f'{path} names {f!r}, expected .safetensors '
             'files that lie beside it')
-        require((path.parent/f).is_file(), f'no {path.parent/f}, which {path.name} names: fetch it', FileNotFoundError)
+        require((path.parent/f).is_file(), f'no {path.parent/f}, which {path.name} names: fetch it',
+            FileNotFoundError)
     return [path.parent/f for f in sorted({*where.values()})], where.keys()
 
 # %% ../../nbs/06a_weights.reading.ipynb #8a69ad2a
@@ -139,7 +140,8 @@ def _open(path, key, only):
     state = found if path.suffix.lower() == '.safetensors' else _pick(found, key)
     if state is None:
         d = found if isinstance(found, dict) else {}
-        what, keys = f'entries {[*d][:6]}' if d else f'a {type(found).__name__}', [k for k in d if _pick(d[k], key)]
+        what = f'entries {[*d][:6]}' if d else f'a {type(found).__name__}'
+        keys = [k for k in d if _pick(d[k], key)]
         raise ValueError(f'{path} holds {what}: expected weights by name, or a checkpoint with {key!r}'
             + f'; it has weights under {keys}: pass one of these as key'*bool(keys))
     return {k: v.clone() for k, v in _unwrapped(state, path).items() if only(k)}   # no longer tied to the file

@@ -43,7 +43,7 @@ def unprefixed(
     want, # The names that are wanted
     source='these weights', # Where they came from, for the messages
     others: bool=False # Weights of other parts are expected: leave them out without a word
-) -> dict: # Its weights under the wanted names, or `state` itself when they stand nowhere; ValueError when twice
+) -> dict: # Its weights under the wanted names, or `state` itself; ValueError when there twice
     "`state` without what stands in front of every wanted name, such as 'model.' or 'denoiser.'"
     want = [*want]
     if all(k in state for k in want): return state
@@ -138,7 +138,7 @@ def save_model(
     "Write `model` so that `load_model` finds it again"
     folder, model = Path(folder), unwrap(model)
     config = dict(_class_name='DiT', **model.config.to_dict(), extra=extra or {})
-    json.dumps(config)                               # what JSON cannot hold is refused before anything is written
+    json.dumps(config)                               # refuses what JSON cannot hold before anything is written
     state = plain_state(model)
     with atomic_path(folder/'model.safetensors') as p: save_file(state, p)
     write_json(folder/'config.json', config)
