@@ -97,6 +97,20 @@ class Arrow(NamedTuple):
     text: str='' # Written beside its middle
     bend: float=0. # 0 is straight
 
+# %% ../../nbs/04b_blocks.adaln.ipynb #9cd6ed01
+def _room(values, by=.6):
+    values = [*values]
+    return min(values) - by, max(values) + by
+
+def _arrow(ax, arrow, start, end):
+    "From the edge of one box to the edge of another"
+    (x, y), (u, v) = start.get_position(), end.get_position()
+    style = dict(arrowstyle='->', color='#444444', connectionstyle=f'arc3,rad={arrow.bend}',
+        patchA=start.get_bbox_patch(), patchB=end.get_bbox_patch(), shrinkA=1, shrinkB=1)
+    ax.annotate('', (u, v), (x, y), arrowprops=style)
+    if arrow.text: ax.text((x + u)/2, (y + v)/2, arrow.text, fontsize=9, ha='center', va='center',
+        bbox=dict(fc='white', ec='none', pad=1))
+
 def diagram(
     boxes: dict[str, Box], # Name -> box
     arrows: list[Arrow],   # Between boxes
@@ -111,20 +125,6 @@ def diagram(
     for a in arrows: _arrow(ax, a, made[a.start], made[a.end])
     ax.set(xlim=_room((b.x for b in boxes.values()), .75), ylim=_room(b.y for b in boxes.values()))
     return ax
-
-# %% ../../nbs/04b_blocks.adaln.ipynb #9cd6ed01
-def _room(values, by=.6):
-    values = [*values]
-    return min(values) - by, max(values) + by
-
-def _arrow(ax, arrow, start, end):
-    "From the edge of one box to the edge of another"
-    (x, y), (u, v) = start.get_position(), end.get_position()
-    style = dict(arrowstyle='->', color='#444444', connectionstyle=f'arc3,rad={arrow.bend}',
-        patchA=start.get_bbox_patch(), patchB=end.get_bbox_patch(), shrinkA=1, shrinkB=1)
-    ax.annotate('', (u, v), (x, y), arrowprops=style)
-    if arrow.text: ax.text((x + u)/2, (y + v)/2, arrow.text, fontsize=9, ha='center', va='center',
-        bbox=dict(fc='white', ec='none', pad=1))
 
 # %% ../../nbs/04b_blocks.adaln.ipynb #2c43ee4d
 def draw_block(size: tuple=(6.5, 7.5) # Inches
