@@ -85,15 +85,15 @@ class DiTBlock(InContextBlock):
 # %% ../../nbs/04b_blocks.adaln.ipynb #d470f975
 class Box(NamedTuple):
     "A box of a diagram"
-    x: float     # Its middle
-    y: float
+    x: float     # Its middle, from the left
+    y: float     # and from below
     text: str    # What it says
     colour: int=0 # Number of a colour of `PALETTE`
 
 class Arrow(NamedTuple):
     "An arrow of a diagram"
-    start: str   # Names of boxes
-    end: str
+    start: str   # Name of the box that it leaves
+    end: str     # Name of the box that it points to
     text: str='' # Written beside its middle
     bend: float=0. # 0 is straight
 
