@@ -85,31 +85,17 @@ class DiTBlock(InContextBlock):
 # %% ../../nbs/04b_blocks.adaln.ipynb #d470f975
 class Box(NamedTuple):
     "A box of a diagram"
-    x: float     # Its middle
-    y: float
+    x: float     # Its middle, from the left
+    y: float     # and from below
     text: str    # What it says
     colour: int=0 # Number of a colour of `PALETTE`
 
 class Arrow(NamedTuple):
     "An arrow of a diagram"
-    start: str   # Names of boxes
-    end: str
+    start: str   # Name of the box that it leaves
+    end: str     # Name of the box that it points to
     text: str='' # Written beside its middle
     bend: float=0. # 0 is straight
-
-def diagram(
-    boxes: dict[str, Box], # Name -> box
-    arrows: list[Arrow],   # Between boxes
-    size: tuple=(6, 6)     # Inches
-): # The axes
-    "Draw boxes with text, and the arrows between them"
-    import matplotlib.pyplot as plt
-    ax = plt.subplots(figsize=size, layout='constrained')[1]; ax.axis('off')
-    made = {k: ax.text(b.x, b.y, b.text, ha='center', va='center', fontsize=9, bbox=dict(boxstyle='round,pad=.4',
-        fc=PALETTE[b.colour] + '22', ec=PALETTE[b.colour])) for k, b in boxes.items()}
-    for a in arrows: _arrow(ax, a, made[a.start], made[a.end])
-    ax.set(xlim=_room((b.x for b in boxes.values()), .75), ylim=_room(b.y for b in boxes.values()))
-    return ax
 
 # %% ../../nbs/04b_blocks.adaln.ipynb #9cd6ed01
 def _room(values, by=.6):
@@ -125,18 +111,35 @@ def _arrow(ax, arrow, start, end):
     if arrow.text: ax.text((x + u)/2, (y + v)/2, arrow.text, fontsize=9, ha='center', va='center',
         bbox=dict(fc='white', ec='none', pad=1))
 
+def diagram(
+    boxes: dict[str, Box], # Name -> box
+    arrows: list[Arrow],   # Between boxes
+    size: tuple=(6, 6)     # Inches
+): # The axes
+    "Draw boxes with text, and the arrows between them"
+    import matplotlib.pyplot as plt
+    ax = plt.subplots(figsize=size, layout='constrained')[1]; ax.axis('off')
+    def frame(k): return dict(boxstyle='round,pad=.4', fc=PALETTE[k] + '22', ec=PALETTE[k])
+    made = {k: ax.text(b.x, b.y, b.text, ha='center', va='center', fontsize=9, bbox=frame(b.colour))
+        for k, b in boxes.items()}
+    for a in arrows: _arrow(ax, a, made[a.start], made[a.end])
+    ax.set(xlim=_room((b.x for b in boxes.values()), .75), ylim=_room(b.y for b in boxes.values()))
+    return ax
+
 # %% ../../nbs/04b_blocks.adaln.ipynb #2c43ee4d
 def draw_block(size: tuple=(6.5, 7.5) # Inches
 ): # The axes
     "Draw an adaLN-Zero block, with shapes and with the paper's names"
-    steps = ['tokens x (b,n,d)', 'LayerNorm', 'scale, shift\nx (1 + scale_msa) + shift_msa', 'attention (b,n,d)',
-        'gate_msa * ...', '+', 'LayerNorm', 'scale, shift\nx (1 + scale_mlp) + shift_mlp',
-        'MLP (b,n,4d) -> (b,n,d)', 'gate_mlp * ...', '+', 'tokens (b,n,d)']
+    def modulated(k): return f'scale, shift\nx (1 + scale_{k}) + shift_{k}'
+    steps = ['tokens x (b,n,d)', 'LayerNorm', modulated('msa'), 'attention (b,n,d)',
+        'gate_msa * ...', '+', 'LayerNorm', modulated('mlp'), 'MLP (b,n,4d) -> (b,n,d)', 'gate_mlp * ...', '+', 'tokens (b,n,d)']
     boxes = {str(i): Box(0, -i, s) for i, s in enumerate(steps)}
-    boxes |= dict(cond=Box(-1.5, -2, 'cond (b,d)', 1), six=Box(-1.5, -5.5, 'SiLU, Linear\n(b,d) -> (b,6d)\nzero at first', 1))
-    vectors = {'2': '$\\gamma_1, \\beta_1$', '4': '$\\alpha_1$', '7': '$\\gamma_2, \\beta_2$', '9': '$\\alpha_2$'}
+    boxes['cond'] = Box(-1.5, -2, 'cond (b,d)', 1)
+    boxes['six'] = Box(-1.5, -5.5, 'SiLU, Linear\n(b,d) -> (b,6d)\nzero at first', 1)
+    vectors = {'2': r'$\gamma_1, \beta_1$', '4': r'$\alpha_1$', '7': r'$\gamma_2, \beta_2$', '9': r'$\alpha_2$'}
     arrows = [Arrow(str(i), str(i + 1)) for i in range(11)] + [Arrow('cond', 'six')]
-    arrows += [Arrow('six', k, s) for k, s in vectors.items()] + [Arrow('0', '5', bend=-.85), Arrow('5', '10', bend=-.85)]
+    arrows += [Arrow('six', k, s) for k, s in vectors.items()]
+    arrows += [Arrow('0', '5', bend=-.85), Arrow('5', '10', bend=-.85)]
     return diagram(boxes, arrows, size)
 
 # %% ../../nbs/04b_blocks.adaln.ipynb #13b60f9b

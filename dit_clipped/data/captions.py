@@ -19,7 +19,7 @@ from .scenes import Scene, _pick, draw, random_scene
 # %% ../../nbs/01c_data.captions.ipynb #b2f9f030
 _LANG = read_json(_SHIPPED/'captions.json')
 WORDS = _LANG['words']
-TEMPLATES = {'short' if k == 'brief' else k: v for k, v in _LANG['forms'].items()} # the file's own name for it stays
+TEMPLATES = {'short' if k == 'brief' else k: v for k, v in _LANG['forms'].items()} # the file says brief
 _RULES = [(re.compile(a), b) for a,b in _LANG['rules']]
 
 # %% ../../nbs/01c_data.captions.ipynb #b3dc7f09
@@ -80,4 +80,5 @@ def identity(self: Pictograms) -> dict: # Names and numbers for JSON
     "All that decides the items"
     world = _sha(_LANG, GLYPHS, COLOURS, SIZES, PLACES, [*RELATIONS.items()], HELD_OUT)
     return dict(kind='Pictograms', n=int(self.n), size=int(self.size), seed=int(self.seed), split=self.split,
-        two=float(self.two), wording='brief' if self.wording == 'short' else self.wording, brief=float(self.brief), world=world)
+        two=float(self.two), wording='brief' if self.wording == 'short' else self.wording,
+        brief=float(self.brief), world=world)

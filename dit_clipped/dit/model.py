@@ -44,7 +44,7 @@ def _check_sizes(c):
 def _check_condition(c):
     text, block = c.pooled_dim or c.context_dim, one_of(c.block, list(BLOCKS), 'block')
     require(not (text and c.num_classes), f'num_classes={c.num_classes} beside a text width: '
-        'a model listens to labels or to captions; set num_classes=0 for captions')
+        'a model is conditioned on labels or on captions; set num_classes=0 for captions')
     require(text or c.num_classes or not c.class_dropout_prob,
         f'class_dropout_prob={c.class_dropout_prob} and nothing to drop: set it to 0')
     require(not text or block != 'in_context', "block='in_context' takes no text: use block='text'")
@@ -194,7 +194,7 @@ def condition(
     y=None, # Labels (b,), a `TextCond`, or None for null
     drop: Tensor|None=None # (b,) bool: where y is replaced by null
 ) -> tuple: # cond (b,d); context (b,l,d) or None; mask (b,l) or None
-    "What the blocks are told about `t` and `y`"
+    "The condition that the blocks get from `t` and `y`"
     b, te = len(t), self.t_embedder(t)                                                 # (b,d)
     ye, context, mask = _embed_y(self, y, b, drop)
     cond = te if ye is None else te + ye                                               # (b,d)
@@ -210,7 +210,7 @@ def _check_call(c, x, t, y):
     kind, wants = ((TextCond, 'a TextCond of captions') if text else
                    (Tensor, 'a tensor of labels') if c.num_classes else (type(None), 'nothing'))
     require(y is None or isinstance(y, kind),
-        f'y is a {type(y).__name__}, but this model listens to {wants}', TypeError)
+        f'y is a {type(y).__name__}, but this model is conditioned on {wants}', TypeError)
     require(x.ndim == 4 and x.shape[1] == c.in_channels,
         f'x has shape {tuple(x.shape)}, expected (b,{c.in_channels},h,w)')
     b, ny = len(x), len(x) if y is None else cond_len(y)
@@ -232,7 +232,7 @@ def _run(m, block, *args):
 def forward(
     self: DiT,
     x: Tensor, # Noised grids (b,c,h,w)
-    t: Tensor, # What each picture is told about its noise (b,)
+    t: Tensor, # Timesteps (b,): how much noise is in each picture
     y=None, # Labels (b,), a `TextCond`, or None: null for every picture
     drop: Tensor|None=None # (b,) bool: where y is replaced by null
 ) -> Tensor: # Prediction (b,out_channels,h,w)

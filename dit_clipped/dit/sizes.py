@@ -48,14 +48,16 @@ def _main_boxes(c):
     "The path of the picture, from top to bottom"
     (h, w), n, d, p, out = height_width(c.input_size), c.n_tokens, c.hidden_size, c.patch_size, c.out_channels
     sigma = f'\n+ variance (b,{c.in_channels},{h},{w})'*c.learn_sigma
-    return [f'noised grid x\n(b,{c.in_channels},{h},{w})', f'PatchEmbed, p = {p}\n(b,{n},{d})', f'+ positions\n(b,{n},{d})',
-        f'{c.depth} blocks: {c.block}\n(b,{n},{d})', f'FinalLayer\n(b,{n},{p*p*out})', f'unpatchify\n(b,{out},{h},{w})',
+    return [f'noised grid x\n(b,{c.in_channels},{h},{w})', f'PatchEmbed, p = {p}\n(b,{n},{d})',
+        f'+ positions\n(b,{n},{d})', f'{c.depth} blocks: {c.block}\n(b,{n},{d})',
+        f'FinalLayer\n(b,{n},{p*p*out})', f'unpatchify\n(b,{out},{h},{w})',
         f'prediction (b,{c.in_channels},{h},{w}){sigma}']
 
 def _y_boxes(c):
     "What the condition y is, and what embeds it"
     if c.num_classes: return ['label y\n(b,)', f'LabelEmbedder\n(b,{c.hidden_size})']
-    wide = [f'{k} (b,{l}{v})' for k, l, v in (('pooled', '', c.pooled_dim), ('tokens', 'l,', c.context_dim)) if v]
+    parts = ('pooled', '', c.pooled_dim), ('tokens', 'l,', c.context_dim)
+    wide = [f'{k} (b,{l}{v})' for k, l, v in parts if v]
     return ['caption: ' + '\n'.join(wide), 'CaptionEmbedder'] if wide else []
 
 # %% ../../nbs/05b_dit.sizes.ipynb #e2ecb268
@@ -66,7 +68,8 @@ def draw_architecture(
     "Draw a whole model with the shapes of everything that flows through it"
     c, main, y = config, _main_boxes(config), _y_boxes(config)
     boxes = {str(i): Box(0, -i, s) for i, s in enumerate(main)}
-    boxes |= dict(t=Box(1.5, 0, 'timestep t\n(b,)', 1), te=Box(1.5, -1, f'TimestepEmbedder\n(b,{c.hidden_size})', 1),
+    boxes |= dict(t=Box(1.5, 0, 'timestep t\n(b,)', 1),
+        te=Box(1.5, -1, f'TimestepEmbedder\n(b,{c.hidden_size})', 1),
         cond=Box(1.5, -2, f'cond (b,{c.hidden_size})', 1))
     if alone := c.block in ('in_context', 'cross_attn'):             # t and y reach the blocks as tokens
         boxes['cond'] = Box(1.5, -2, f'tokens of t and y\n(b,{1 + bool(y)},{c.hidden_size})', 1)
