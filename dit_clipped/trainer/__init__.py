@@ -9,8 +9,8 @@ __all__ = ['ShuffledSampler', 'get_rng', 'set_rng', 'save_checkpoint', 'read_sta
 
 # %% ../../nbs/13_trainer.ipynb #877b01fc
 from ..core import cover
-__getattr__, __dir__ = cover(__name__, 'order', 'checkpoint', 'log', 'recipe', 'identity', 'step', 'guard', 'resume', 'validation', 'loop',
-    'distributed', 'kills')
+__getattr__, __dir__ = cover(__name__, 'order', 'checkpoint', 'log', 'recipe', 'identity', 'step', 'guard', 'resume',
+    'validation', 'loop', 'distributed', 'kills')
 _all_ = ['ShuffledSampler', 'get_rng', 'set_rng', 'save_checkpoint', 'read_state', 'check_checkpoint',
     'load_checkpoint', 'latest_checkpoint', 'COLUMNS', 'read_log', 'trim_log', 'plot_log', 'Recipe',
     'Habits', 'Trainer', 'differences', 'BAD', 'BinnedLoss', 'averages', 'shard', 'kill_test']

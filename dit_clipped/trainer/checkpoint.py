@@ -63,8 +63,8 @@ def read_state(
     file = Path(path)/'state.json'
     require(file.is_file(), f'{path} is no checkpoint: it has no state.json')
     state = read_json(file); from_json(_State, state, file, keep=True)
-    for k in state['files']: require(re.fullmatch(r'\w[\w.-]*\.(safetensors|json)', k), f'{file} speaks of a file '
-        f'{k!r}, expected plain names that end in .safetensors or .json: somebody has changed it')
+    for k in state['files']: require(re.fullmatch(r'\w[\w.-]*\.(safetensors|json)', k),
+        f'{file} speaks of a file {k!r}, expected plain names that end in .safetensors or .json: it was changed')
     return state
 
 # %% ../../nbs/13b_trainer.checkpoint.ipynb #dc406ef6

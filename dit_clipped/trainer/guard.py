@@ -94,11 +94,11 @@ def _smaller(self:Trainer, b):
 # %% ../../nbs/13g_trainer.guard.ipynb #a10c001d
 @patch
 def _backward(self:Trainer, batch, limit=2**40, weight=1.):
-    "The gradient of the batch in at most `limit` micro-batches; half as many pictures at once where memory runs out"
+    "The gradient, in at most `limit` micro-batches; half as many pictures at once where memory runs out"
     b = len(batch[0])
     for again in (False, True):
-        try: loss = backward(self.net.train(), self.loss_fn, batch, min(self.micro_batches, limit), self.precision,
-            self.scaler.scale, weight)
+        try: loss = backward(self.net.train(), self.loss_fn, batch, min(self.micro_batches, limit),
+            self.precision, self.scaler.scale, weight)
         except torch.cuda.OutOfMemoryError: self._smaller(b); continue
         if again: self.acc.print(f'out of memory with {_at_once(b, self.micro_batches//2)} pictures at once; '
             f'{_at_once(b, self.micro_batches)} fit: going on with accumulate={self.micro_batches}, same gradient')

@@ -40,7 +40,7 @@ def _visible(data):
 
 # %% ../../nbs/13e_trainer.identity.ipynb #797d634e
 def _identity(o, look=False):
-    "What a part of a run says it is; with `look`, its plain values. {} for a function, of which nothing is known"
+    "What a part of a run says it is; with `look`, its plain values; {} for a function"
     own = getattr(o, 'identity', None)
     if o is None: return None
     if callable(own) and not isinstance(own, torch.nn.Module):
@@ -57,11 +57,12 @@ def _identity(o, look=False):
 def identity(self:Trainer) -> dict: # 'loss', 'data', 'encode': names, numbers and hashes; worked out once
     "What gives the weights of this run their meaning"
     if not hasattr(self, '_known'):
-        parts = dict(loss=_identity(self.loss_fn), data=_identity(self.data, True), encode=_identity(self.encode_fn))
+        parts = dict(loss=_identity(self.loss_fn), data=_identity(self.data, True),
+            encode=_identity(self.encode_fn))
         parts = {k: v for k, v in parts.items() if v != {}}
         try: self._known = json.loads(json.dumps(parts, allow_nan=False))
-        except (TypeError, ValueError) as e: raise ValueError(f'an identity() of loss, data or encode_fn holds what JSON '
-            f'cannot ({e}): expected names, numbers and hashes') from None
+        except (TypeError, ValueError) as e: raise ValueError('an identity() of loss, data or encode_fn holds '
+            f'what JSON cannot ({e}): expected names, numbers and hashes') from None
     return self._known
 
 # %% ../../nbs/13e_trainer.identity.ipynb #f9724a2a
@@ -113,11 +114,12 @@ def _shared_identity(old, new):
 @patch
 def _warn_of_jump(self:Trainer, path, step, steps, warmup):
     "Warn when another number of steps bends the learning rate"
-    then, now = (self.lr*lr_at(step, w, n, self.schedule) for n, w in ((steps, warmup), (self.steps, self.warmup)))
-    if abs(then - now) > .01*self.lr and step < self.steps: warnings.warn(f'{path} was made for steps={steps}, and '
-        f'now steps={self.steps}: the learning rate jumps from {then:.3g} to {now:.3g}. Pass steps={steps} to keep '
-        'it; begin runs that may grow with schedule="constant"; or begin a new run from these weights (the command: '
-        '--init this one, --out another)')
+    then = self.lr*lr_at(step, warmup, steps, self.schedule)
+    now = self.lr*lr_at(step, self.warmup, self.steps, self.schedule)
+    if abs(then - now) <= .01*self.lr or step >= self.steps: return
+    warnings.warn(f'{path} was made for steps={steps}, and now steps={self.steps}: the learning rate jumps from '
+        f'{then:.3g} to {now:.3g}. Pass steps={steps} to keep it; begin runs that may grow with '
+        'schedule="constant"; or begin a new run from these weights (the command: --init this one, --out another)')
 
 # %% ../../nbs/13e_trainer.identity.ipynb #80c61920
 @patch
@@ -126,8 +128,8 @@ def _conflicts(self:Trainer, old, step, warmup):
     over = max(warmup, self.warmup) <= step
     may = ('recipe.steps ', 'recipe.warmup ') if over else ('recipe.steps ',)
     found = [_in_words(d) for d in differences(*_shared_identity(old, self.settings)) if not d.startswith(may)]
-    more = (f' (at step {step} the warm-up is not over: continue with warmup={warmup}; a command that works it out from '
-        f'steps keeps it with the same steps, and takes more of them from step {max(warmup, self.warmup)} on)')
+    more = (f' (at step {step} the warm-up is not over: continue with warmup={warmup}; a command that works it out '
+        f'from steps keeps it with the same steps, and takes more of them from step {max(warmup, self.warmup)} on)')
     return [d + more*d.startswith('recipe.warmup ') for d in found]
 
 @patch
@@ -142,6 +144,6 @@ def _compare(self:Trainer, path):
     require(not conflicts, f'{path} has other settings: {"; ".join(conflicts)}. Use those, or another out')
     require(not re.fullmatch(r'step_\d+', path.name) or _step_of(path) == step,
         f'{path} says that it is of step {step}: its state.json was changed, or its name')
-    if old.get('identity') is None: warnings.warn(f'{path} was made before data, objective and encoders were recorded: '
-        'whether they are the same as now cannot be told. The next checkpoint will know')
+    if old.get('identity') is None: warnings.warn(f'{path} was made before data, objective and encoders were '
+        'recorded: whether they are the same as now cannot be told. The next checkpoint will know')
     self._warn_of_jump(path, step, steps, warmup)

@@ -72,7 +72,8 @@ def plot_log(
     rows = read_log(out, file) or [dict(step=0, loss=1)]
     names = ['loss'] if file == 'log.csv' else [k for k in rows[0] if k != 'step']
     fig = Figure(figsize=(5, 3), layout='constrained'); ax = fig.subplots()
-    for k, name in enumerate(names): ax.plot([r['step'] for r in rows], [r[name] for r in rows], **series(k), label=name)
+    steps = [r['step'] for r in rows]
+    for k, name in enumerate(names): ax.plot(steps, [r[name] for r in rows], **series(k), label=name)
     title = f'{names[0]} {rows[-1][names[0]]:.4f}'
     ax.set(xlabel='step', ylabel='loss', yscale='log', title=title)
     if len(names) > 1: ax.legend(fontsize=8)

@@ -57,4 +57,5 @@ def set_rng(
         torch.set_rng_state(state('torch'))
         if 'cuda' in d and torch.cuda.is_available(): torch.cuda.set_rng_state(state('cuda'))
     except (TypeError, ValueError, RuntimeError, OverflowError, LookupError) as e:
-        raise ValueError(f'this is no state of the random generators ({e}): it was damaged, or changed by hand') from None
+        raise ValueError(f'this is no state of the random generators ({e}): it was damaged, '
+            'or changed by hand') from None

@@ -64,10 +64,10 @@ def _check_data(data, batch_size):
     if not isinstance(data, DataLoader): return
     own = type(data.sampler) not in (SequentialSampler, RandomSampler) \
         or type(data.batch_sampler) not in (BatchSampler, type(None))
-    require(not own, 'the DataLoader has a sampler of its own, but the order is the Trainer\'s, which can find its '
-        'place again: pass a Subset with item numbers instead, some of them several times', TypeError)
-    if data.batch_size not in (None, 1, batch_size): warnings.warn(f'the DataLoader says batch_size={data.batch_size}, '
-        f'and here it is {batch_size}: the latter counts')
+    require(not own, 'the DataLoader has a sampler of its own, but the order is the Trainer\'s, which can find '
+        'its place again: pass a Subset with item numbers instead, some of them several times', TypeError)
+    if data.batch_size not in (None, 1, batch_size):
+        warnings.warn(f'the DataLoader says batch_size={data.batch_size}, and here it is {batch_size}: the latter counts')
 
 # %% ../../nbs/13d_trainer.recipe.ipynb #7806d7d5
 @dataclass(eq=False)

@@ -114,8 +114,10 @@ def _parts(self:Trainer, path):
     ck, me = load_checkpoint(path), self.acc.process_index
     lost = [k for k in ('model', 'ema', 'optimizer', 'rng') if not isinstance(ck.get(k), (dict, list))]
     require(not lost, f'{path} is no checkpoint of a Trainer: it lacks {", ".join(lost)}')
-    require(len(ck['rng']) > me, f'{path} has the random state of {len(ck["rng"])} processes, and this is process {me}')
-    if self.scaler.is_enabled(): from_json(_Scaler, ck['state'].get('scaler', {}), f'scaler in {path}/state.json')
+    require(len(ck['rng']) > me,
+        f'{path} has the random state of {len(ck["rng"])} processes, and this is process {me}')
+    if self.scaler.is_enabled():
+        from_json(_Scaler, ck['state'].get('scaler', {}), f'scaler in {path}/state.json')
     return ck, ck['state'], ck['rng'][me]
 
 # %% ../../nbs/13h_trainer.resume.ipynb #e00874fc

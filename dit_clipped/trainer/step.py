@@ -136,7 +136,7 @@ def _advance(self:Trainer):
 
 # %% ../../nbs/13f_trainer.step.ipynb #67aac0f3
 @patch
-def train_step(self:Trainer) -> float: # The loss over all processes, before the step; None when none of them had a picture
+def train_step(self:Trainer) -> float: # The loss over all processes; None when none had a picture
     "One optimizer step with the batch that comes next, guards included; call `start` first"
     require(self.batches is not None, 'train_step: this trainer has not started, or has ended: call start() first')
     require(self.step < self.steps, f'train_step: all {self.steps} steps are done: raise steps')
