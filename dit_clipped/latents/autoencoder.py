@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VAE_CONFIG', 'psnr', 'Resnet', 'PixelAttention', 'Down', 'Up', 'Level', 'Middle', 'Encoder', 'Decoder', 'Autoencoder']
 
-# %% ../../nbs/14a_latents.autoencoder.ipynb #a063f5d0
+# %% ../../nbs/14a_latents.autoencoder.ipynb #d9af6c0e
 from torch.nn import functional as F
 from torch import nn, Tensor
 from ..core import require
@@ -40,7 +40,7 @@ class Resnet(nn.Module):
 
 # %% ../../nbs/14a_latents.autoencoder.ipynb #74cde2c0
 class PixelAttention(nn.Module):
-    "Every place of the grid listens to every other, with one head"
+    "Every place of the grid attends to every other, with one head"
     def __init__(self,
         c: int,     # Channels
         groups: int # Of the group norm

@@ -195,7 +195,7 @@ def build_cache(
     out, origin = Path(out), cache_origin(dataset, vae, text, shard_size, mirror, **kwargs)
     build = _Build(dataset, vae, text, origin, out, in_range(max_share, 0, 1, 'max_share')); _claim(out, origin)
     n, listed = len(dataset), _listed(out/'unreadable.csv')
-    files = {out/f'shard_{k:05}.safetensors': range(i, min(i + shard_size, n)) for k, i in enumerate(range(0, n, shard_size))}
+    files = {out/f'shard_{i//shard_size:05}.safetensors': range(i, min(i + shard_size, n)) for i in range(0, n, shard_size)}
     counts = {f: build._found(f, rows, listed) for f, rows in files.items()}
     build._leave_out([])                                             # perhaps they were too many before
     todo = [f for f, there in counts.items() if there is None]

@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['LatentCache', 'LatentBatch', 'compare_speed']
 
-# %% ../../nbs/14e_latents.read.ipynb #3a868071
-import bisect, time
-import torch
+# %% ../../nbs/14e_latents.read.ipynb #40c15f50
+import bisect, time, torch
 from dataclasses import dataclass
 from fastcore.basics import patch
 from pathlib import Path
@@ -46,6 +45,41 @@ class _Entry:
     size: Annotated[int, 1, 2**60]
     sha256: Annotated[str, 64, 64]
 
+# %% ../../nbs/14e_latents.read.ipynb #18072bd9
+def _shard_rows(total, size, names, file):
+    "The items that each shard may have; ValueError when `names` are not the shards of `total` items"
+    n = -(-total//size)
+    require(n == len(names) and names == [f'shard_{k:05}.safetensors' for k in range(n)], f'{file} names {len(names)} '
+        f'shards {names[:2]}, which are not those of {total} items, {size} each: restore it')
+    return [range(i, min(i + size, total)) for i in range(0, total, size)]
+
+def _open_shard(f, rows, about, verify):
+    "The tensors of a shard, and as `item` which items they are"
+    about = from_json(_Entry, about, f'{f.name} in {f.parent}/manifest.json')
+    size = f.stat().st_size if f.is_file() else 0
+    items = shard_items(f, rows) if size == about.size else None
+    good = items is not None and len(items) == about.items
+    require(good and (not verify or file_sha256(f) == about.sha256), f'{f} is broken or missing '
+        f'({size} of {about.size} bytes): delete it and run build_cache (dit_clipped_encode) '
+        'again; only what is missing is built')
+    with safe_open(f, 'pt') as s: return {k: s.get_tensor(k) for k in s.keys()} | dict(item=items)
+
+# %% ../../nbs/14e_latents.read.ipynb #d7781049
+_AXES = dict(moments=4, mirrored=4, pooled=2, tokens=3, length=1, item=1)
+
+def _shapes(shard): return {k: (*v.shape[1:], v.dtype) for k, v in shard.items()}
+
+def _check_shard(s, first, folder, origin):
+    "ValueError unless a shard is as the origin and the first shard are"
+    names, dtype = {k for k in _AXES if origin.mirror or k != 'mirrored'}, getattr(torch, origin.dtype)
+    ok = s.keys() == names and all(v.ndim == _AXES[k] and len(v) == len(s['item']) for k, v in s.items())
+    ok = ok and all(v.dtype == dtype for k, v in s.items() if k not in ('length', 'item'))
+    require(ok and _shapes(s) == _shapes(first), f'a shard of {folder} has {_shapes(s)}, expected {sorted(names)} '
+        f'of the same shapes in all, in {dtype}: build it again')
+    n, top = s['length'], s['tokens'].shape[1]
+    require(not n.is_floating_point() and 0 <= n.min() and n.max() <= top, f'a shard of {folder} has captions '
+        f'of {n.min()} to {n.max()} tokens, expected 0 to {top}: build it again')
+
 # %% ../../nbs/14e_latents.read.ipynb #c228022a
 class LatentCache:
     "What `build_cache` wrote, memory-mapped; item: (moments, pooled, tokens, mask)"
@@ -63,56 +97,17 @@ class LatentCache:
         for k, part in dict(vae=vae, text=text).items(): require(part is None or part.sha256() == getattr(o, k),
             f'{folder} was built with another {k} encoder: build a new cache in another folder')
         self.mirror, self.total = o.mirror, typed(o.data.get('items'), Annotated[int, 1, 2**40], f'items in {file}')
-        rows = [range(i, min(i + o.shard_size, self.total)) for i in range(0, self.total, o.shard_size)] \
-            if self.total <= o.shard_size*len(m.shards) else []
-        require([*m.shards] == [f'shard_{k:05}.safetensors' for k in range(len(rows))], f'{file} names {len(m.shards)} '
-            f'shards {[*m.shards][:2]}, which are not those of {self.total} items, {o.shard_size} each: restore it')
-        self.shards = [self._open(k, rows[i], v, verify) for i, (k, v) in enumerate(m.shards.items())]
-        self._join()
+        rows = _shard_rows(self.total, o.shard_size, [*m.shards], file)
+        self.shards = [_open_shard(self.folder/k, r, m.shards[k], verify) for k, r in zip(m.shards, rows)]
+        full = [s for s in self.shards if len(s['item'])]; require(full, f'{folder} holds no item: build it again')
+        for s in full: _check_shard(s, full[0], folder, o)
+        self.items = torch.cat([s['item'] for s in self.shards])     # (n,), numbers in the dataset
+        self.n, self.ends = len(self.items), torch.tensor([len(s['item']) for s in self.shards]).cumsum(0).tolist()
     def __len__(self): return self.n*(1 + self.mirror)               # flipped pictures come last
-
-# %% ../../nbs/14e_latents.read.ipynb #18072bd9
-@patch
-def _open(self: LatentCache, name, rows, about, verify):
-    "The tensors of a shard, and as `item` which items they are"
-    about = from_json(_Entry, about, f'{name} in {self.folder}/manifest.json')
-    f = self.folder/name; size = f.stat().st_size if f.is_file() else 0
-    items = shard_items(f, rows) if size == about.size else None
-    good = items is not None and len(items) == about.items
-    require(good and (not verify or file_sha256(f) == about.sha256), f'{f} is broken or missing '
-        f'({size} of {about.size} bytes): delete it and run build_cache (dit_clipped_encode) '
-        'again; only what is missing is built')
-    with safe_open(f, 'pt') as s: return {k: s.get_tensor(k) for k in s.keys()} | dict(item=items)
-
-# %% ../../nbs/14e_latents.read.ipynb #d7781049
-_AXES = dict(moments=4, mirrored=4, pooled=2, tokens=3, length=1, item=1)
-
-def _kinds(shard): return {k: (*v.shape[1:], v.dtype) for k, v in shard.items()}
-
-@patch
-def _check(self: LatentCache, s, first):
-    "ValueError unless a shard is as the manifest and the first shard are"
-    names, dtype = {k for k in _AXES if self.mirror or k != 'mirrored'}, getattr(torch, self.origin.dtype)
-    ok = s.keys() == names and all(v.ndim == _AXES[k] and len(v) == len(s['item']) for k, v in s.items())
-    ok = ok and all(v.dtype == dtype for k, v in s.items() if k not in ('length', 'item'))
-    require(ok and _kinds(s) == _kinds(first), f'a shard of {self.folder} has {_kinds(s)}, expected {sorted(names)} '
-        f'of the same shapes in all, in {dtype}: build it again')
-    n, top = s['length'], s['tokens'].shape[1]
-    require(not n.is_floating_point() and 0 <= n.min() and n.max() <= top, f'a shard of {self.folder} has captions '
-        f'of {n.min()} to {n.max()} tokens, expected 0 to {top}: build it again')
-
-@patch
-def _join(self: LatentCache):
-    "Check all shards; where each ends, and which items there are"
-    full, sizes = [s for s in self.shards if len(s['item'])], [len(s['item']) for s in self.shards]
-    require(full, f'{self.folder} holds no item: build it again')
-    for s in full: self._check(s, full[0])
-    self.items = torch.cat([s['item'] for s in self.shards])         # (n,), numbers in the dataset
-    self.n, self.ends = len(self.items), torch.tensor(sizes).cumsum(0).tolist()
 
 # %% ../../nbs/14e_latents.read.ipynb #3745e138
 @patch
-def _at(self: LatentCache, i):
+def _locate(self: LatentCache, i):
     "Shard, row in it, and which moments"
     require(0 <= i < len(self), f'no item {i}: they go from 0 to {len(self) - 1}', IndexError)
     r = i % self.n; k = bisect.bisect_right(self.ends, r)
@@ -124,7 +119,7 @@ def __getitems__(self: LatentCache,
     rows # Whole numbers from 0
 ) -> tuple: # moments (b,2c,h,w), pooled (b,e), tokens (b,l,w), mask (b,l)
     "A batch at once, which is what a DataLoader asks for"
-    at = [self._at(i) for i in rows]
+    at = [self._locate(i) for i in rows]
     if not at: return tuple(o[:0] for o in self.__getitems__([0]))
     m = torch.stack([s[k][j] for s, j, k in at]).float()             # (b,2c,h,w)
     p, t = (torch.stack([s[k][j] for s, j, _ in at]).float() for k in ('pooled', 'tokens'))
@@ -178,7 +173,7 @@ class LatentBatch:
         notes=None # A `CaptionNotes` that counts what it cannot read; None: it warns
     ): self.vae, self.text, self.notes = vae, text, notes
     def __call__(self, *batch):
-        m, y = self.read(*batch) if len(batch) == 2 else (batch[0], TextCond(*batch[1:]))
+        m, y = self._encoded(*batch) if len(batch) == 2 else (batch[0], TextCond(*batch[1:]))
         noise = torch.randn(m[:, :self.vae.channels].shape, device=m.device)
         return self.vae.sample(m, noise), y                          # (b,c,h,w)
     def identity(self) -> dict: # JSON: the encoders' hashes
@@ -187,7 +182,7 @@ class LatentBatch:
 
 # %% ../../nbs/14e_latents.read.ipynb #c76d3d3a
 @patch
-def read(self: LatentBatch, images, captions):
+def _encoded(self: LatentBatch, images, captions):
     "Moments and `TextCond` of pictures and captions"
     require(self.text is not None, 'pictures come with captions, and this LatentBatch has no text encoder: pass text=')
     captions = list(captions)
@@ -200,7 +195,7 @@ def read(self: LatentBatch, images, captions):
     return m, self.text(captions) if self.notes is None else self.text(captions, notes=self.notes)
 
 # %% ../../nbs/14e_latents.read.ipynb #53984a46
-def _stepper(vae, text, cache, model):
+def _training_step(vae, text, cache, model):
     "A training step without the optimizer, of batches of either kind"
     from dit_clipped.dit import create_model
     from dit_clipped.losses import DiffusionLoss, Objective
@@ -222,7 +217,7 @@ def compare_speed(
 ) -> dict: # Pictures per second: 'pictures' encoded in every step, 'cache', and their 'ratio'
     "Train from pictures and from a cache, in turn; medians"
     cache = LatentCache(build_cache(dataset, vae, text, folder, progress=False), vae, text)
-    step, secs = _stepper(vae, text, cache, model), dict(pictures=[], cache=[])
+    step, secs = _training_step(vae, text, cache, model), dict(pictures=[], cache=[])
     items = cache.items.tolist()
     get = dict(pictures=lambda rows: read_items(dataset, [items[r] for r in rows])[:2], cache=cache.__getitems__)
     for _ in range(repeats + 1):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/14f_latents.tiles.ipynb #52958061
+# %% ../../nbs/14f_latents.tiles.ipynb #2fc2e0e4
 import torch
 from fastcore.basics import patch
 from .vae import VAE, _block_types

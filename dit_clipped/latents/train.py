@@ -165,7 +165,7 @@ class VAERecipe:
     precision: str='no'    # 'no' (fp32), 'bf16' or 'fp16'
     save_every: int=250    # Steps between checkpoints
     measured: int=1024     # Pictures that tell the scale of the latents
-    held_out: int=64       # Pictures of `data` kept apart, to judge by; at most an eighth of them
+    held_out: int=64       # Pictures of `data` held out, to judge by; at most an eighth of them
     kl: float=None         # Weight of the KL term; None: 2e-3, and 3e-4 when going on
     edges: float=None      # Weight of the error at edges; None: 0, and 1 when going on
     foreground: float=None # Weight of `foreground_error`; None: 0, and 1 when going on with pictograms
@@ -202,7 +202,7 @@ class _Source(NamedTuple):
     "Where the pictures of a run come from"
     train: object # Dataset or DataLoader of (pictures, ...)
     scale: object # fn() -> pictures (n,3,H,W), or batches, that tell the scale
-    held: object  # fn() -> batches of pictures kept apart; None: there are none
+    held: object  # fn() -> batches of held-out pictures; None: there are none
     side: int     # Pixels of the longer side
     encode: object=None # fn(*batch) -> (pictures,), where a batch is more than that
 
@@ -231,7 +231,7 @@ def _whole(batch): return batch[0],                              # a batch comes
 
 # %% ../../nbs/14c_latents.train.ipynb #18fcc391
 def _pictures(data, r, f):
-    "Those of a dataset, split into pictures to train on and pictures kept apart"
+    "Those of a dataset, split into pictures to train on and pictures held out"
     n = len(data); require(n > 1, f'data has {n} pictures, expected several: dozens to try it, thousands to use it')
     shape = tuple(first_picture(data)[1].shape)
     require(len(shape) == 3 and shape[0] == 3 and not any(s % f for s in shape[1:]), f'pictures are {shape}, '
@@ -250,13 +250,13 @@ def _lay_out(opt, *_):
 
 # %% ../../nbs/14c_latents.train.ipynb #f1329801
 def _judge(folder, batches):
-    "PSNR of pictures kept apart: printed, and kept in quality.json"
+    "PSNR of held-out pictures: printed, and kept in quality.json"
     vae = VAE.from_pretrained(folder)
     db = [v for x in batches for v in psnr(vae.decode(vae.encode(x)).clamp(-1, 1), x).tolist()]
-    if not db: return print('none of the pictures kept apart can be read')
+    if not db: return print('none of the held-out pictures can be read')
     mean, worst = sum(db)/len(db), min(db)
     write_json(Path(folder)/'quality.json', dict(pictures=len(db), psnr=mean, worst=worst))
-    print(f'VAE: {mean:.1f} dB on {len(db)} pictures kept apart, the worst {worst:.1f} dB', flush=True)
+    print(f'VAE: PSNR {mean:.1f} dB on held-out pictures ({len(db)} of them, the worst {worst:.1f} dB)', flush=True)
 
 # %% ../../nbs/14c_latents.train.ipynb #8ca73409
 def _fit(r, src, old, out, **kwargs):
