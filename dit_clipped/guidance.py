@@ -48,7 +48,7 @@ def progress(
 
 # %% ../nbs/12_guidance.ipynb #44d67c8d
 def _both(model, x, net_t, y, y_neg):
-    "One forward for both questions"
+    "One forward pass, with and without the condition"
     other = y if y_neg is None else y_neg
     n = len(x),cond_len(y),cond_len(other)
     require(len({*n}) == 1, f'{n[0]} pictures, {n[1]} conditions, {n[2]} negatives: pass one each')
@@ -67,7 +67,7 @@ def guided(
     interval=(0.,1.),        # Where to guide, in fractions of the way from noise to picture
     rescale: float=0.        # As for `guide`
 ): # predict(x_t, t); raises at once on a bad scale, rescale or interval
-    "Classifier-free guidance behind the `predict` that samplers call; `model` is asked in eval mode"
+    "Classifier-free guidance behind the `predict` that samplers call; `model` is called in eval mode"
     _knobs(scale, rescale); a,b = interval
     require(0 <= a <= b <= 1, f'interval {interval}: expected 0 <= start <= end <= 1')
     require(y is not None or scale == 1, f'scale {scale} but y=None: no condition to guide towards')

@@ -213,7 +213,8 @@ def per_sample(self: DiffusionLoss,
 @patch
 def identity(self: Objective) -> dict: # Numbers and names for JSON
     "The objective, its path, and how times are drawn"
-    times = None if isinstance(self.path, Schedule) or self.logit_normal is None else [*map(float, self.logit_normal)]
+    times = None if isinstance(self.path, Schedule) else self.logit_normal
+    times = None if times is None else [*map(float, times)]
     return dict(kind=self.kind, logit_normal=times, **self.path.identity())
 
 @patch

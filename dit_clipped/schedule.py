@@ -165,7 +165,7 @@ def _whole_stride(T, spec):
 # %% ../nbs/07_schedule.ipynb #9fdc11ea
 def respaced_timesteps(
     T: int,            # Steps of the full schedule
-    spec: int|str|list # 50 or '50': even, both ends kept; '10,15,20' or a list: sections; 'ddim50': a stride from 0
+    spec: int|str|list # 50 or '50': even, both ends kept; '10,15,20': sections; 'ddim50': a stride from 0
 ) -> list: # Kept steps, rising; raises on none, too many, or a stride that does not exist
     "Which of `T` steps to keep, as in improved DDPM (arXiv:2102.09672) and the published DiT"
     if type(spec) is int and spec == 1: return [T-1]                # a lone step starts from the noise
@@ -174,7 +174,8 @@ def respaced_timesteps(
     size, rest = divmod(T, len(counts) or 1)
     sizes = [size + (i < rest) for i in range(len(counts))]
     if all(n <= s for n, s in zip(counts, sizes)):
-        for start, n, s in zip(accumulate(sizes, initial=0), counts, sizes): kept += [start + t for t in _even(s, n)]
+        for start, n, s in zip(accumulate(sizes, initial=0), counts, sizes):
+            kept += [start + t for t in _even(s, n)]
     require(kept, f"cannot keep {spec!r} of {T} steps: expected 1 to {T}, like 50, '50' or 'ddim50', "
         "or sections like '10,15,20', each of them no longer than its part")
     return sorted(set(kept))

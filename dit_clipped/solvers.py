@@ -19,7 +19,7 @@ from .schedule import Schedule, respaced_timesteps
 
 # %% ../nbs/11_solvers.ipynb #7abad019
 def _times(path, steps, spacing):
-    "The falling steps or times to ask at"
+    "The falling steps or times at which the model is called"
     if getattr(steps, 'ndim', 0) or isinstance(steps, (list, tuple)): return torch.as_tensor(steps)
     chain,T = isinstance(path, Schedule),getattr(path, 'T', 1000)
     if chain and (spacing == 'even' or isinstance(steps, str)):
@@ -33,7 +33,7 @@ def _times(path, steps, spacing):
 # %% ../nbs/11_solvers.ipynb #ca46be22
 class Levels(NamedTuple):
     "The noise levels a solver visits, from noise to picture"
-    t: Tensor # (n,) steps, or flow times, at which the model is asked
+    t: Tensor # (n,) steps, or flow times, at which the model is called
     a: Tensor # (n+1,) signal amounts, float64; the last is 1
     s: Tensor # (n+1,) noise amounts, float64; the last is 0
 
@@ -41,9 +41,9 @@ class Levels(NamedTuple):
 def levels(
     path,               # A Schedule or a FlowPath
     steps,              # How many; or 'ddim50'; or the falling steps, or times, themselves
-    spacing: str='even' # On a Schedule: 'even' asks from T-1 to 0, 'trailing' from T-1 to T/steps-1
+    spacing: str='even' # On a Schedule: 'even' calls from T-1 to 0, 'trailing' from T-1 to T/steps-1
 ) -> Levels: # Raises on zero, negative, fractional or too many steps
-    "Where to ask on the way down `path`"
+    "At which levels of `path` to call the model"
     one_of(spacing, ['even', 'trailing'], 'spacing')
     t = _times(path, steps, spacing)                                   # (n,)
     falls = len(t) > 0 and bool((t.diff() < 0).all())
@@ -55,19 +55,16 @@ def levels(
 # %% ../nbs/11_solvers.ipynb #be289cb4
 @torch.no_grad()
 def solve(
-    predict,                     # predict(x_t, t), from `predictor` or `guided`
-    x: Tensor,                   # Noise to start from (b,c,h,w)
-    objective: Objective,        # What the prediction means, on any path
-    steps,                       # As for `levels`
-    step,                        # The method: step(x, g, i, lv, ask) -> x at level i+1
-    noise: ImageNoise|None=None, # Unused: taken so that all samplers are called alike
-    callback=None,               # fn(i, t, x_t, x0) before each step
-    progress: bool=False,        # Show a bar
-    clip: float|None=None,       # Clamp each guess of x0 to [-clip,clip]
-    spacing: str='even'          # As for `levels`
+    predict,              # predict(x_t, t), from `predictor` or `guided`
+    x: Tensor,            # Noise to start from (b,c,h,w)
+    objective: Objective, # What the prediction means, on any path
+    lv: Levels,           # Where to call the model, from `levels`
+    step,                 # The method: step(x, g, i, lv, ask) -> x at level i+1
+    callback=None,        # fn(i, t, x_t, x0) before each step
+    progress: bool=False, # Show a bar
+    clip: float|None=None # Clamp each predicted x0 to [-clip,clip]
 ) -> Tensor: # x0 (b,c,h,w)
-    "Walk down the levels, one `step` after another"
-    lv = levels(objective.path, steps, spacing)
+    "Go down the levels, one `step` after another"
     wide = torch.promote_types(x.dtype, torch.float32)
     t = (lv.t.to(wide) if lv.t.is_floating_point() else lv.t).to(x.device)   # (n,)
     def ask(x, i): return predict_x0(predict, x, t[i].expand(len(x)), objective, clip)
@@ -78,25 +75,29 @@ def solve(
     return x
 
 # %% ../nbs/11_solvers.ipynb #0277cd19
-@delegates(solve, but=['step'])
+@delegates(solve)
 def euler(
     predict,              # predict(x_t, t)
     x: Tensor,            # Noise to start from (b,c,h,w)
     objective: Objective, # On the flow path this is Euler's method, on a Schedule it is `ddim`
-    steps=50,             # Calls of the model
+    steps=50,             # Calls of the model, as for `levels`
+    spacing: str='even',  # As for `levels`
+    noise: ImageNoise|None=None, # Not used: all samplers are called alike
     **kwargs
 ) -> Tensor: # x0 (b,c,h,w)
-    "Bet that the slope stays as it is until the next level: first order"
+    "Take the slope as constant until the next level: first order"
     def step(x, g, i, lv, ask): return lv.a[i+1].item()*g.x0 + lv.s[i+1].item()*g.eps
-    return solve(predict, x, objective, steps, step, **kwargs)
+    return solve(predict, x, objective, levels(objective.path, steps, spacing), step, **kwargs)
 
 # %% ../nbs/11_solvers.ipynb #f98d946c
-@delegates(solve, but=['step'])
+@delegates(solve)
 def heun(
     predict,              # predict(x_t, t)
     x: Tensor,            # Noise to start from (b,c,h,w)
     objective: Objective, # On any path
     steps=25,             # Each costs two calls of the model, the last one
+    spacing: str='even',  # As for `levels`
+    noise: ImageNoise|None=None, # Not used: all samplers are called alike
     **kwargs
 ) -> Tensor: # x0 (b,c,h,w)
     "Average the slopes at both ends of a step, on the straightened path: second order"
@@ -107,16 +108,17 @@ def heun(
             g = ask((z + dtau*d)*c[i+1].item(), i+1)
             d = (d + g.eps - g.x0)/2
         return (z + dtau*d)*c[i+1].item()
-    return solve(predict, x, objective, steps, step, **kwargs)
+    return solve(predict, x, objective, levels(objective.path, steps, spacing), step, **kwargs)
 
 # %% ../nbs/11_solvers.ipynb #d3c93f76
-@delegates(solve, but=['step'])
+@delegates(solve)
 def dpm_solver_pp(
     predict,                 # predict(x_t, t)
     x: Tensor,               # Noise to start from (b,c,h,w)
     objective: Objective,    # On any path
     steps=20,                # Calls of the model
     spacing: str='trailing', # As for `levels`
+    noise: ImageNoise|None=None, # Not used: all samplers are called alike
     **kwargs
 ) -> Tensor: # x0 (b,c,h,w)
     "DPM-Solver++(2M): second order at one call per step (arXiv:2211.01095, algorithm 2)"
@@ -127,7 +129,7 @@ def dpm_solver_pp(
         if 0 < i < len(lv.t)-1: D = D + (h[i]/(2*h[i-1])).item()*(D - prev)
         prev = g.x0
         return (lv.s[i+1]/lv.s[i]).item()*x - (lv.a[i+1]*torch.expm1(-h[i])).item()*D
-    return solve(predict, x, objective, steps, step, spacing=spacing, **kwargs)
+    return solve(predict, x, objective, levels(objective.path, steps, spacing), step, **kwargs)
 
 # %% ../nbs/11_solvers.ipynb #834950ea
 SAMPLERS = {'ddpm': ddpm, 'ddim': ddim, 'dpm++': dpm_solver_pp, 'euler': euler, 'heun': heun}
@@ -138,7 +140,7 @@ def sample(
     shape,                # Of one picture (c,h,w)
     seeds,                # One int per picture; all its noise comes from it
     sampler: str='ddim',  # A key of `SAMPLERS`
-    steps=50,             # Of the sampler; `heun` asks twice per step
+    steps=50,             # Of the sampler; `heun` calls the model twice per step
     device='cpu',         # Where the model is
     **kwargs              # callback, progress, clip, or the sampler's own: eta, variance, spacing
 ) -> Tensor: # x0 (b,c,h,w); raises on an unknown sampler, or one that does not fit the path

@@ -79,7 +79,8 @@ def as_batch(
     raw: bool=False      # It will still be encoded, so the first part may be anything
 ) -> tuple: # The same; TypeError in words when it is no tuple of parts that begins with a tensor
     "Make sure that a batch is one: parts (x, y, ...), first axes b"
-    ok = isinstance(batch, (tuple, list)) and len(batch) and (raw or isinstance(batch[0], Tensor) and batch[0].ndim)
+    ok = isinstance(batch, (tuple, list)) and len(batch)
+    ok = ok and (raw or isinstance(batch[0], Tensor) and batch[0].ndim)
     require(ok, f'{who} gives {_described(batch)}, expected tuples of parts (x, y, ...) or (x,), the first a '
         'tensor (b,...): return tuples from the dataset, or make them in collate_fn', TypeError)
     return batch
@@ -114,7 +115,7 @@ def backward(
     model,              # Network
     loss_fn,            # fn(model, *batch) -> scalar, the mean over the batch
     batch,              # What the loss takes, e.g. (x, y), first axes b; the first a tensor
-    micro_batches: int=1,      # Backward passes, at most b: more need less memory and give the same gradient
+    micro_batches: int=1, # Backward passes, at most b: more need less memory and give the same gradient
     precision: str='no',# See `autocast`
     scale=None,         # fn(loss) -> loss before its backward pass, for fp16
     weight: float=1.    # Of the whole batch, beside those of other processes
