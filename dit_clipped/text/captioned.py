@@ -6,7 +6,7 @@
 __all__ = ['MOST', 'Pairs', 'read_pairs', 'words_of', 'drop_words', 'moved', 'CaptionPairs', 'same_pairs', 'pairs_loss',
            'pairs_stage', 'train_clip']
 
-# %% ../../nbs/15h_text.captioned.ipynb #c359fd1e
+# %% ../../nbs/15h_text.captioned.ipynb #1bd7563a
 import json
 import torch, torch.nn.functional as F
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ from .tokenizer import WordTokenizer, words_in
 from .train import ClipRecipe, ClipRun, ClipStage, TinyCLIP, image_stage, stage_trainer, text_stage
 from ..trainer import differences, get_rng, set_rng
 
-# %% ../../nbs/15h_text.captioned.ipynb #07aa4352
+# %% ../../nbs/15h_text.captioned.ipynb #2cf6464a
 class Pairs(NamedTuple):
     "Small pictures and their captions, in memory"
     pictures: Tensor # (n,3,s,s) uint8
@@ -48,7 +48,7 @@ def _texts_of(data, i, said):
     require(texts and not bad, f'item {i} has the captions {texts[:2]}, expected texts', TypeError)
     return texts
 
-# %% ../../nbs/15h_text.captioned.ipynb #5ccb7abe
+# %% ../../nbs/15h_text.captioned.ipynb #0d377b09
 def read_pairs(
     data,       # Items (picture (3,h,w) in [-1,1], caption); `captions(i)` for more wordings, where it has it
     most: int=MOST # Take so many at most, evenly spaced
@@ -63,7 +63,7 @@ def read_pairs(
     require(len(pictures) > 1, f'{len(pictures)} of {n} pictures can be used, expected at least 2')
     return Pairs(torch.stack(pictures), captions)
 
-# %% ../../nbs/15h_text.captioned.ipynb #4a375f66
+# %% ../../nbs/15h_text.captioned.ipynb #546ee3d9
 def words_of(
     captions # Lists of texts
 ) -> WordTokenizer: # With room for the longest caption, from 24 to 77 tokens
@@ -82,7 +82,7 @@ def drop_words(
     words = words_in(text); keep = torch.rand(len(words)) >= share
     return ' '.join(w for w, k in zip(words, keep) if k)
 
-# %% ../../nbs/15h_text.captioned.ipynb #548e17a7
+# %% ../../nbs/15h_text.captioned.ipynb #00e2f9b1
 def moved(
     x: Tensor, # Picture (3,s,s)
     most: int  # Pixels, in each direction
@@ -106,7 +106,7 @@ class CaptionPairs(Dataset):
         ids = self.tokenizer.rows([drop_words(text)])[0]                                  # (l,)
         return x, ids, i, self.number[text]
 
-# %% ../../nbs/15h_text.captioned.ipynb #de458cea
+# %% ../../nbs/15h_text.captioned.ipynb #25c1dc87
 def same_pairs(
     ids: Tensor,      # Rows of captions (b,l)
     pictures: Tensor, # Numbers of the pictures (b,)
@@ -126,7 +126,7 @@ def pairs_loss(
     "Contrastive loss in which every right pair counts as right"
     return clip_loss(net.look(x), net.read(ids)[0], net.scale, same_pairs(ids, pictures, captions))
 
-# %% ../../nbs/15h_text.captioned.ipynb #d7c06a8f
+# %% ../../nbs/15h_text.captioned.ipynb #0b466b9e
 def _kept(run, pairs):
     "(tokenizer, network) that go on from `run.init`"
     text, looks = CLIPText.from_pretrained(run.init/'text_encoder'), load_clip_image(run.init/'clip_image')
@@ -149,7 +149,7 @@ def pairs_stage(
     return ClipStage('pairs', net.learn('text', 'image'), items, default_collate, pairs_loss, run.recipe.image_steps,
         min(run.recipe.batch_size, len(items)), dict(words=len(tokenizer.words)))
 
-# %% ../../nbs/15h_text.captioned.ipynb #65fb238c
+# %% ../../nbs/15h_text.captioned.ipynb #211381ba
 def _finished(run, *folders): return all((run.out/f/'model.safetensors').is_file() for f in folders)
 
 def _export(run, net, tokenizer, folders):
@@ -164,7 +164,7 @@ def _through(run, make, *folders):
     _export(run, t.model, stage.data.tokenizer, folders)
     return True
 
-# %% ../../nbs/15h_text.captioned.ipynb #b9c4183f
+# %% ../../nbs/15h_text.captioned.ipynb #43be22b2
 def _asked(run, data):
     "What decides the towers, as JSON gives it back"
     own = getattr(data, 'identity', dict); data = data if data is None else dict(kind=type(data).__name__, items=len(data), **own())
@@ -180,7 +180,7 @@ def _agree(run, data):
     require(not diff, f'{run.out} holds a run with other settings: {"; ".join(diff)}. Pass these, or another folder')
     if not file.is_file(): write_json(file, new)
 
-# %% ../../nbs/15h_text.captioned.ipynb #e93470ee
+# %% ../../nbs/15h_text.captioned.ipynb #eb6b84a4
 def _refuse_half(run):
     "Older versions trained by a loop of their own, into `checkpoints`"
     old = sorted((run.out/'checkpoints').glob('step_*'))
@@ -201,7 +201,7 @@ def _own_randomness():
     try: yield
     finally: set_rng(state)
 
-# %% ../../nbs/15h_text.captioned.ipynb #97434f06
+# %% ../../nbs/15h_text.captioned.ipynb #e7cc80c1
 def train_clip(
     out, # Run folder: gets text_encoder/, clip_image/ and the runs of the Trainer
     recipe: ClipRecipe=ClipRecipe(), # What decides the result
