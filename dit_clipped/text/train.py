@@ -172,6 +172,7 @@ class ClipRecipe:
         for n in self.groups: in_range(n, 1, 10**6, 'groups')
         in_range(self.short_captions, 0, 1, 'short_captions')
 
+# %% ../../nbs/15g_text.train.ipynb #79c0d1fa
 @dataclass(frozen=True)
 class ClipRun:
     "Where a small CLIP is trained, and from what it starts"
