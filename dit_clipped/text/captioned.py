@@ -17,7 +17,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from ..core import default_device, one_of, require, set_seed
-from ..files import read_json, write_json
+from ..files import find_folder, read_json, write_json
 from ..images import Unreadable
 from .contrastive import clip_loss
 from .encoder import CLIPText
@@ -156,10 +156,11 @@ def _export(run, net, tokenizer, folders):
     make = dict(text_encoder=lambda: net.text_encoder(tokenizer), clip_image=net.clip_image)
     for f in folders: make[f]().save_pretrained(run.out/f, torch.float16)
 
-def _through(run, make, *folders):
+def _through(run, make, asked, *folders):
     "Train the stage that `make` gives, unless its towers are there; whether they are in the end"
     if _finished(run, *folders): return True
-    stage = make(); t = stage_trainer(run, stage).fit()
+    stage = make(); write_json(run.out/'clip.json', asked)
+    t = stage_trainer(run, stage).fit()
     if t.step < stage.steps: return False                                                 # stopped
     _export(run, t.model, stage.data.tokenizer, folders)
     return True
@@ -167,18 +168,16 @@ def _through(run, make, *folders):
 # %% ../../nbs/15h_text.captioned.ipynb #43be22b2
 def _asked(run, data):
     "What decides the towers, as JSON gives it back"
-    own = getattr(data, 'identity', dict); data = data if data is None else dict(kind=type(data).__name__, items=len(data), **own())
+    own = getattr(data, 'identity', dict)
+    data = data if data is None else dict(kind=type(data).__name__, items=len(data), **own())
     init = run.init and CLIPText.from_pretrained(run.init/'text_encoder').sha256()
     recipe = {k: v for k, v in asdict(run.recipe).items() if k != 'save_every'}
     return json.loads(json.dumps(dict(recipe=recipe, data=data, init=init)))
 
-def _agree(run, data):
-    "Write clip.json, or compare with it"
-    file, new = run.out/'clip.json', _asked(run, data)
-    old = read_json(file) if file.is_file() else new
-    diff = differences(old, new)
+def _agree(run, asked):
+    "ValueError when `run.out` was begun with something else"
+    file = run.out/'clip.json'; diff = differences(read_json(file), asked) if file.is_file() else []
     require(not diff, f'{run.out} holds a run with other settings: {"; ".join(diff)}. Pass these, or another folder')
-    if not file.is_file(): write_json(file, new)
 
 # %% ../../nbs/15h_text.captioned.ipynb #eb6b84a4
 def _refuse_half(run):
@@ -188,12 +187,15 @@ def _refuse_half(run):
         f'({old[-1].name if old else ""}), whose loop is no longer here: finish it with that version, or remove '
         f'{run.out/"checkpoints"} to begin again')
 
-def _pictograms(run, stage):
+def _check_order(run, stage):
+    "Refuse, before anything is written, what cannot be continued"
     _refuse_half(run)
     require(stage != 'image' or _finished(run, 'text_encoder'), f"{run.out} has no trained text tower yet: "
         "stage='text' comes first")
-    if _through(run, partial(text_stage, run), 'text_encoder') and stage != 'text':
-        _through(run, partial(image_stage, run), 'clip_image')
+
+def _pictograms(run, stage, asked):
+    if _through(run, partial(text_stage, run), asked, 'text_encoder') and stage != 'text':
+        _through(run, partial(image_stage, run), asked, 'clip_image')
 
 @contextmanager
 def _own_randomness():
@@ -207,15 +209,17 @@ def train_clip(
     recipe: ClipRecipe=ClipRecipe(), # What decides the result
     data=None, # Items (picture (3,h,w) in [-1,1], caption), `captions(i)` where there are several; None: pictograms
     stage: str='both', # 'text', 'image' (after the first) or 'both'; other data than pictograms train both at once
-    init=None, # Pipeline folder whose towers to go on from, instead of random weights
+    init=None, # Pipeline folder, or 'shipped', whose towers to go on from, instead of random weights
     progress: bool=True, # Draw a bar with the time left
     device=None # `default_device()` when None
 ) -> Path: # `out`; a tower that is missing there was stopped, and the same call goes on
     "Train a small CLIP of open_clip's own classes; the same recipe, the same weights"
     one_of(stage, ['text', 'image', 'both'], 'stage')
-    run = ClipRun(Path(out), recipe, init and Path(init), progress, str(device or default_device()))
-    _agree(run, data)
+    init = init and find_folder(init, what='a pipeline folder')
+    run = ClipRun(Path(out), recipe, init, progress, str(device or default_device()))
+    if data is None: _check_order(run, stage)
+    asked = _asked(run, data); _agree(run, asked)
     with _own_randomness():
-        if data is None: _pictograms(run, stage)
-        else: _through(run, partial(pairs_stage, run, data), 'text_encoder', 'clip_image')
+        if data is None: _pictograms(run, stage, asked)
+        else: _through(run, partial(pairs_stage, run, data), asked, 'text_encoder', 'clip_image')
     return run.out
