@@ -23,7 +23,8 @@ from .contrastive import clip_loss
 from .encoder import CLIPText
 from .image import load_clip_image
 from .tokenizer import WordTokenizer, words_in
-from .train import ClipRecipe, ClipRun, ClipStage, TinyCLIP, image_stage, stage_trainer, text_stage
+from .train import ClipRecipe, ClipRun, ClipStage, TinyCLIP
+from .train import image_stage, stage_trainer, text_stage
 from ..trainer import differences, get_rng, set_rng
 
 # %% ../../nbs/15h_text.captioned.ipynb #2cf6464a
@@ -144,10 +145,11 @@ def pairs_stage(
     if run.init: tokenizer, net = _kept(run, pairs)
     else:
         tokenizer = words_of(pairs.captions)
-        net = TinyCLIP(tokenizer.vocab_size, tokenizer.context_length, pairs.pictures.shape[-1], False, run.recipe.seed)
+        size = pairs.pictures.shape[-1]
+        net = TinyCLIP(tokenizer.vocab_size, tokenizer.context_length, size, False, run.recipe.seed)
     items = CaptionPairs(pairs, tokenizer)
-    return ClipStage('pairs', net.learn('text', 'image'), items, default_collate, pairs_loss, run.recipe.image_steps,
-        min(run.recipe.batch_size, len(items)), dict(words=len(tokenizer.words)))
+    return ClipStage('pairs', net.learn('text', 'image'), items, default_collate, pairs_loss,
+        run.recipe.image_steps, min(run.recipe.batch_size, len(items)), dict(words=len(tokenizer.words)))
 
 # %% ../../nbs/15h_text.captioned.ipynb #211381ba
 def _finished(run, *folders): return all((run.out/f/'model.safetensors').is_file() for f in folders)
@@ -207,8 +209,8 @@ def _own_randomness():
 def train_clip(
     out, # Run folder: gets text_encoder/, clip_image/ and the runs of the Trainer
     recipe: ClipRecipe=ClipRecipe(), # What decides the result
-    data=None, # Items (picture (3,h,w) in [-1,1], caption), `captions(i)` where there are several; None: pictograms
-    stage: str='both', # 'text', 'image' (after the first) or 'both'; other data than pictograms train both at once
+    data=None, # As for `read_pairs`; None: pictograms, in two stages
+    stage: str='both', # 'text', 'image' (after the first) or 'both'; with `data` always both at once
     init=None, # Pipeline folder, or 'shipped', whose towers to go on from, instead of random weights
     progress: bool=True, # Draw a bar with the time left
     device=None # `default_device()` when None

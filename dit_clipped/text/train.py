@@ -46,7 +46,8 @@ class TinyCLIP(nn.Module):
     ):
         from open_clip.model import CLIP
         super().__init__()
-        self.config = dict(vocab_size=vocab_size, context_length=context_length, image_size=image_size, slots=slots)
+        self.config = dict(vocab_size=vocab_size, context_length=context_length,
+            image_size=image_size, slots=slots)
         self.vision_cfg = dict(TINY['vision_cfg'], image_size=image_size)
         text_cfg = dict(TINY['text_cfg'], vocab_size=vocab_size, context_length=context_length)
         with torch.random.fork_rng(devices=[]):
@@ -167,7 +168,8 @@ class ClipRecipe:
     precision: str|None=None # 'no' or 'bf16'; what the device multiplies fast when None
     save_every: int=100    # Steps between checkpoints
     def __post_init__(self):
-        for k in ('text_steps', 'image_steps', 'batch_size', 'save_every'): in_range(getattr(self, k), 1, 10**9, k)
+        for k in ('text_steps', 'image_steps', 'batch_size', 'save_every'):
+            in_range(getattr(self, k), 1, 10**9, k)
         require(len(self.groups) == 2, f'groups is {self.groups}, expected two numbers, one per stage')
         for n in self.groups: in_range(n, 1, 10**6, 'groups')
         in_range(self.short_captions, 0, 1, 'short_captions')
@@ -229,7 +231,8 @@ def text_stage(
     run: ClipRun # Where and how
 ) -> ClipStage: # To be given to `stage_trainer`
     "Stage one: the text tower and its heads, on captions alone"
-    r, text = run.recipe, None if run.init is None else CLIPText.from_pretrained(Path(run.init)/'text_encoder')
+    r = run.recipe
+    text = None if run.init is None else CLIPText.from_pretrained(Path(run.init)/'text_encoder')
     tokenizer = _words_of(r.seed) if text is None else text.tokenizer
     net = TinyCLIP(tokenizer.vocab_size, tokenizer.context_length, seed=r.seed).take(text)
     data = HardGroups(tokenizer, r.seed, short_captions=r.short_captions)
@@ -244,8 +247,9 @@ def image_stage(
     r, text = run.recipe, CLIPText.from_pretrained(Path(run.out)/'text_encoder')
     image = None if run.init is None else load_clip_image(Path(run.init)/'clip_image')
     net = TinyCLIP(text.tokenizer.vocab_size, text.context_length, seed=r.seed).take(text, image)
-    return ClipStage('image', net.learn('image'), HardGroups(text.tokenizer, r.seed, pictures=True), join_groups,
-        image_loss, r.image_steps, r.groups[1], dict(text=text.sha256()))
+    data = HardGroups(text.tokenizer, r.seed, pictures=True)
+    return ClipStage('image', net.learn('image'), data, join_groups, image_loss,
+        r.image_steps, r.groups[1], dict(text=text.sha256()))
 
 # %% ../../nbs/15g_text.train.ipynb #55784516
 def stage_trainer(
@@ -256,8 +260,9 @@ def stage_trainer(
     "The `Trainer` of one stage"
     r, device = run.recipe, torch.device(run.device)
     fast = 'bf16' if default_dtype(device) == torch.bfloat16 else 'no'
-    return Trainer(model=stage.net, data=DataLoader(stage.data, collate_fn=stage.collate), out=Path(run.out)/stage.name,
-        loss_fn=lambda net, *batch: net(stage.loss, *batch), steps=stage.steps, batch_size=stage.batch_size,
+    usual = dict(save_every=r.save_every, keep=1, progress=run.progress, cpu=device.type == 'cpu', extra=stage.origin)
+    return Trainer(model=stage.net, data=DataLoader(stage.data, collate_fn=stage.collate),
+        loss_fn=lambda net, *batch: net(stage.loss, *batch), out=Path(run.out)/stage.name,
+        steps=stage.steps, batch_size=stage.batch_size, seed=r.seed, precision=r.precision or fast,
         lr=r.lr or (5e-4 if run.init else 1e-3), weight_decay=.02, warmup=min(100, stage.steps//3), ema_decay=0.,
-        precision=r.precision or fast, seed=r.seed, progress=run.progress, cpu=device.type == 'cpu', extra=stage.origin,
-        **dict(dict(save_every=r.save_every, keep=1), **habits))
+        **usual | habits)
