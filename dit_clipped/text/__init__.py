@@ -11,7 +11,8 @@ __all__ = ['clip_loss', 'retrieval', 'SLOTS', 'scene_targets', 'said_targets', '
 
 # %% ../../nbs/15_text.ipynb #450cf74a
 from ..core import cover
-__getattr__, __dir__ = cover(__name__, 'contrastive', 'slots', 'tokenizer', 'tower', 'encoder', 'image', 'train', 'captioned', 'open_clip')
+__getattr__, __dir__ = cover(__name__, 'contrastive', 'slots', 'tokenizer', 'tower', 'encoder', 'image',
+    'train', 'captioned', 'open_clip')
 _all_ = ['clip_loss', 'retrieval', 'SLOTS', 'scene_targets', 'said_targets', 'hard_group', 'SlotHeads', 'slot_loss',
     'words_in', 'WordTokenizer', 'CaptionNotes', 'QuickGELU', 'TextTower', 'CLIPText', 'ClipImage',
     'load_clip_image', 'TINY', 'TinyCLIP', 'text_loss', 'image_loss', 'HardGroups', 'join_groups',

@@ -6,7 +6,7 @@
 __all__ = ['MOST', 'Pairs', 'read_pairs', 'words_of', 'drop_words', 'moved', 'CaptionPairs', 'same_pairs', 'pairs_loss',
            'pairs_stage', 'train_clip']
 
-# %% ../../nbs/15h_text.captioned.ipynb #c359fd1e
+# %% ../../nbs/15h_text.captioned.ipynb #1bd7563a
 import json
 import torch, torch.nn.functional as F
 from contextlib import contextmanager
@@ -17,16 +17,17 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from ..core import default_device, one_of, require, set_seed
-from ..files import read_json, write_json
+from ..files import find_folder, read_json, write_json
 from ..images import Unreadable
 from .contrastive import clip_loss
 from .encoder import CLIPText
 from .image import load_clip_image
 from .tokenizer import WordTokenizer, words_in
-from .train import ClipRecipe, ClipRun, ClipStage, TinyCLIP, image_stage, stage_trainer, text_stage
+from .train import ClipRecipe, ClipRun, ClipStage, TinyCLIP
+from .train import image_stage, stage_trainer, text_stage
 from ..trainer import differences, get_rng, set_rng
 
-# %% ../../nbs/15h_text.captioned.ipynb #07aa4352
+# %% ../../nbs/15h_text.captioned.ipynb #2cf6464a
 class Pairs(NamedTuple):
     "Small pictures and their captions, in memory"
     pictures: Tensor # (n,3,s,s) uint8
@@ -48,7 +49,7 @@ def _texts_of(data, i, said):
     require(texts and not bad, f'item {i} has the captions {texts[:2]}, expected texts', TypeError)
     return texts
 
-# %% ../../nbs/15h_text.captioned.ipynb #5ccb7abe
+# %% ../../nbs/15h_text.captioned.ipynb #0d377b09
 def read_pairs(
     data,       # Items (picture (3,h,w) in [-1,1], caption); `captions(i)` for more wordings, where it has it
     most: int=MOST # Take so many at most, evenly spaced
@@ -63,7 +64,7 @@ def read_pairs(
     require(len(pictures) > 1, f'{len(pictures)} of {n} pictures can be used, expected at least 2')
     return Pairs(torch.stack(pictures), captions)
 
-# %% ../../nbs/15h_text.captioned.ipynb #4a375f66
+# %% ../../nbs/15h_text.captioned.ipynb #546ee3d9
 def words_of(
     captions # Lists of texts
 ) -> WordTokenizer: # With room for the longest caption, from 24 to 77 tokens
@@ -82,7 +83,7 @@ def drop_words(
     words = words_in(text); keep = torch.rand(len(words)) >= share
     return ' '.join(w for w, k in zip(words, keep) if k)
 
-# %% ../../nbs/15h_text.captioned.ipynb #548e17a7
+# %% ../../nbs/15h_text.captioned.ipynb #00e2f9b1
 def moved(
     x: Tensor, # Picture (3,s,s)
     most: int  # Pixels, in each direction
@@ -106,7 +107,7 @@ class CaptionPairs(Dataset):
         ids = self.tokenizer.rows([drop_words(text)])[0]                                  # (l,)
         return x, ids, i, self.number[text]
 
-# %% ../../nbs/15h_text.captioned.ipynb #de458cea
+# %% ../../nbs/15h_text.captioned.ipynb #25c1dc87
 def same_pairs(
     ids: Tensor,      # Rows of captions (b,l)
     pictures: Tensor, # Numbers of the pictures (b,)
@@ -126,7 +127,7 @@ def pairs_loss(
     "Contrastive loss in which every right pair counts as right"
     return clip_loss(net.look(x), net.read(ids)[0], net.scale, same_pairs(ids, pictures, captions))
 
-# %% ../../nbs/15h_text.captioned.ipynb #d7c06a8f
+# %% ../../nbs/15h_text.captioned.ipynb #0b466b9e
 def _kept(run, pairs):
     "(tokenizer, network) that go on from `run.init`"
     text, looks = CLIPText.from_pretrained(run.init/'text_encoder'), load_clip_image(run.init/'clip_image')
@@ -144,43 +145,43 @@ def pairs_stage(
     if run.init: tokenizer, net = _kept(run, pairs)
     else:
         tokenizer = words_of(pairs.captions)
-        net = TinyCLIP(tokenizer.vocab_size, tokenizer.context_length, pairs.pictures.shape[-1], False, run.recipe.seed)
+        size = pairs.pictures.shape[-1]
+        net = TinyCLIP(tokenizer.vocab_size, tokenizer.context_length, size, False, run.recipe.seed)
     items = CaptionPairs(pairs, tokenizer)
-    return ClipStage('pairs', net.learn('text', 'image'), items, default_collate, pairs_loss, run.recipe.image_steps,
-        min(run.recipe.batch_size, len(items)), dict(words=len(tokenizer.words)))
+    return ClipStage('pairs', net.learn('text', 'image'), items, default_collate, pairs_loss,
+        run.recipe.image_steps, min(run.recipe.batch_size, len(items)), dict(words=len(tokenizer.words)))
 
-# %% ../../nbs/15h_text.captioned.ipynb #65fb238c
+# %% ../../nbs/15h_text.captioned.ipynb #211381ba
 def _finished(run, *folders): return all((run.out/f/'model.safetensors').is_file() for f in folders)
 
 def _export(run, net, tokenizer, folders):
     make = dict(text_encoder=lambda: net.text_encoder(tokenizer), clip_image=net.clip_image)
     for f in folders: make[f]().save_pretrained(run.out/f, torch.float16)
 
-def _through(run, make, *folders):
+def _through(run, make, asked, *folders):
     "Train the stage that `make` gives, unless its towers are there; whether they are in the end"
     if _finished(run, *folders): return True
-    stage = make(); t = stage_trainer(run, stage).fit()
+    stage = make(); write_json(run.out/'clip.json', asked)
+    t = stage_trainer(run, stage).fit()
     if t.step < stage.steps: return False                                                 # stopped
     _export(run, t.model, stage.data.tokenizer, folders)
     return True
 
-# %% ../../nbs/15h_text.captioned.ipynb #b9c4183f
+# %% ../../nbs/15h_text.captioned.ipynb #43be22b2
 def _asked(run, data):
     "What decides the towers, as JSON gives it back"
-    own = getattr(data, 'identity', dict); data = data if data is None else dict(kind=type(data).__name__, items=len(data), **own())
+    own = getattr(data, 'identity', dict)
+    data = data if data is None else dict(kind=type(data).__name__, items=len(data), **own())
     init = run.init and CLIPText.from_pretrained(run.init/'text_encoder').sha256()
     recipe = {k: v for k, v in asdict(run.recipe).items() if k != 'save_every'}
     return json.loads(json.dumps(dict(recipe=recipe, data=data, init=init)))
 
-def _agree(run, data):
-    "Write clip.json, or compare with it"
-    file, new = run.out/'clip.json', _asked(run, data)
-    old = read_json(file) if file.is_file() else new
-    diff = differences(old, new)
+def _agree(run, asked):
+    "ValueError when `run.out` was begun with something else"
+    file = run.out/'clip.json'; diff = differences(read_json(file), asked) if file.is_file() else []
     require(not diff, f'{run.out} holds a run with other settings: {"; ".join(diff)}. Pass these, or another folder')
-    if not file.is_file(): write_json(file, new)
 
-# %% ../../nbs/15h_text.captioned.ipynb #e93470ee
+# %% ../../nbs/15h_text.captioned.ipynb #eb6b84a4
 def _refuse_half(run):
     "Older versions trained by a loop of their own, into `checkpoints`"
     old = sorted((run.out/'checkpoints').glob('step_*'))
@@ -188,12 +189,15 @@ def _refuse_half(run):
         f'({old[-1].name if old else ""}), whose loop is no longer here: finish it with that version, or remove '
         f'{run.out/"checkpoints"} to begin again')
 
-def _pictograms(run, stage):
+def _check_order(run, stage):
+    "Refuse, before anything is written, what cannot be continued"
     _refuse_half(run)
     require(stage != 'image' or _finished(run, 'text_encoder'), f"{run.out} has no trained text tower yet: "
         "stage='text' comes first")
-    if _through(run, partial(text_stage, run), 'text_encoder') and stage != 'text':
-        _through(run, partial(image_stage, run), 'clip_image')
+
+def _pictograms(run, stage, asked):
+    if _through(run, partial(text_stage, run), asked, 'text_encoder') and stage != 'text':
+        _through(run, partial(image_stage, run), asked, 'clip_image')
 
 @contextmanager
 def _own_randomness():
@@ -201,21 +205,23 @@ def _own_randomness():
     try: yield
     finally: set_rng(state)
 
-# %% ../../nbs/15h_text.captioned.ipynb #97434f06
+# %% ../../nbs/15h_text.captioned.ipynb #e7cc80c1
 def train_clip(
     out, # Run folder: gets text_encoder/, clip_image/ and the runs of the Trainer
     recipe: ClipRecipe=ClipRecipe(), # What decides the result
-    data=None, # Items (picture (3,h,w) in [-1,1], caption), `captions(i)` where there are several; None: pictograms
-    stage: str='both', # 'text', 'image' (after the first) or 'both'; other data than pictograms train both at once
-    init=None, # Pipeline folder whose towers to go on from, instead of random weights
+    data=None, # As for `read_pairs`; None: pictograms, in two stages
+    stage: str='both', # 'text', 'image' (after the first) or 'both'; with `data` always both at once
+    init=None, # Pipeline folder, or 'shipped', whose towers to go on from, instead of random weights
     progress: bool=True, # Draw a bar with the time left
     device=None # `default_device()` when None
 ) -> Path: # `out`; a tower that is missing there was stopped, and the same call goes on
     "Train a small CLIP of open_clip's own classes; the same recipe, the same weights"
     one_of(stage, ['text', 'image', 'both'], 'stage')
-    run = ClipRun(Path(out), recipe, init and Path(init), progress, str(device or default_device()))
-    _agree(run, data)
+    init = init and find_folder(init, what='a pipeline folder')
+    run = ClipRun(Path(out), recipe, init, progress, str(device or default_device()))
+    if data is None: _check_order(run, stage)
+    asked = _asked(run, data); _agree(run, asked)
     with _own_randomness():
-        if data is None: _pictograms(run, stage)
-        else: _through(run, partial(pairs_stage, run, data), 'text_encoder', 'clip_image')
+        if data is None: _pictograms(run, stage, asked)
+        else: _through(run, partial(pairs_stage, run, data), asked, 'text_encoder', 'clip_image')
     return run.out

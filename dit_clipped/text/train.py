@@ -6,7 +6,7 @@
 __all__ = ['TINY', 'TinyCLIP', 'text_loss', 'image_loss', 'HardGroups', 'join_groups', 'ClipRecipe', 'ClipRun', 'ClipStage',
            'text_stage', 'image_stage', 'stage_trainer']
 
-# %% ../../nbs/15g_text.train.ipynb #91c4d590
+# %% ../../nbs/15g_text.train.ipynb #0547455d
 import math, random
 import torch, torch.nn.functional as F
 from copy import deepcopy
@@ -34,7 +34,7 @@ TINY = dict(embed_dim=256,
     vision_cfg=dict(layers=(1, 1, 1, 1), width=16, image_size=64, head_width=64),
     text_cfg=dict(context_length=24, width=192, heads=3, layers=3))
 
-# %% ../../nbs/15g_text.train.ipynb #edc5fc77
+# %% ../../nbs/15g_text.train.ipynb #873450e5
 class TinyCLIP(nn.Module):
     "open_clip's `CLIP` in the size `TINY`, with heads for slots where they are wanted"
     def __init__(self,
@@ -46,7 +46,8 @@ class TinyCLIP(nn.Module):
     ):
         from open_clip.model import CLIP
         super().__init__()
-        self.config = dict(vocab_size=vocab_size, context_length=context_length, image_size=image_size, slots=slots)
+        self.config = dict(vocab_size=vocab_size, context_length=context_length,
+            image_size=image_size, slots=slots)
         self.vision_cfg = dict(TINY['vision_cfg'], image_size=image_size)
         text_cfg = dict(TINY['text_cfg'], vocab_size=vocab_size, context_length=context_length)
         with torch.random.fork_rng(devices=[]):
@@ -60,7 +61,7 @@ class TinyCLIP(nn.Module):
         "The loss; a call, so that wrappers for several GPUs take part"
         return loss(self, *batch)
 
-# %% ../../nbs/15g_text.train.ipynb #3c5bffac
+# %% ../../nbs/15g_text.train.ipynb #613defda
 @patch
 def read(self: TinyCLIP,
     ids: Tensor # Rows of the word table (b,l)
@@ -72,7 +73,7 @@ def read(self: TinyCLIP,
     pooled = x[torch.arange(len(x)), n - 1] @ c.text_projection                         # (b,e)
     return F.normalize(pooled.float(), dim=-1), x.float(), length_mask(n, ids.shape[1])
 
-# %% ../../nbs/15g_text.train.ipynb #f523a2f9
+# %% ../../nbs/15g_text.train.ipynb #082168b0
 @patch
 def look(self: TinyCLIP,
     x: Tensor # Pictures (b,3,h,w) in [-1,1]
@@ -85,7 +86,7 @@ def scale(self: TinyCLIP) -> Tensor: # s, at most 100
     "How steep the softmax of the contrastive loss is"
     return self.clip.logit_scale.exp().clamp(max=100)
 
-# %% ../../nbs/15g_text.train.ipynb #d150c9a7
+# %% ../../nbs/15g_text.train.ipynb #70c5789a
 @patch
 def learn(self: TinyCLIP,
     *towers: str # 'text', 'image' or both
@@ -97,7 +98,7 @@ def learn(self: TinyCLIP,
         p.requires_grad_(('image' if k.startswith('image') else 'text') in towers)
     return self
 
-# %% ../../nbs/15g_text.train.ipynb #fbce1c4a
+# %% ../../nbs/15g_text.train.ipynb #2493a039
 def text_loss(
     net: TinyCLIP, # With heads
     ids: Tensor,   # Captions (b,l)
@@ -107,7 +108,7 @@ def text_loss(
     pooled, tokens, mask = net.read(ids)
     return slot_loss(net.heads.pooled(pooled), y) + slot_loss(net.heads.tokens(tokens, mask), y)
 
-# %% ../../nbs/15g_text.train.ipynb #76bee612
+# %% ../../nbs/15g_text.train.ipynb #f64a5c45
 def image_loss(
     net: TinyCLIP, # With heads
     x: Tensor,     # Pictures (b,3,h,w)
@@ -118,7 +119,7 @@ def image_loss(
     image, (pooled, *_) = net.look(x), net.read(ids)
     return slot_loss(net.heads.pooled(image, 'image'), y) + clip_loss(image, pooled, net.scale)
 
-# %% ../../nbs/15g_text.train.ipynb #f301e10c
+# %% ../../nbs/15g_text.train.ipynb #7291fb5b
 @lru_cache(4)
 def _words_of(seed, n=4000):
     "A `WordTokenizer` for every wording of the toy language"
@@ -127,7 +128,7 @@ def _words_of(seed, n=4000):
     wordings = [caption(random_scene(rng, 'all'), rng) for _ in range(n)]
     return WordTokenizer.from_captions(wordings, SimpleTokenizer())
 
-# %% ../../nbs/15g_text.train.ipynb #8a492f62
+# %% ../../nbs/15g_text.train.ipynb #f00ffd78
 class HardGroups(Dataset):
     "Item k: a hard group as (captions (8,l), slots (8,7)), with `pictures` (8,3,64,64) in front"
     def __init__(self,
@@ -146,14 +147,14 @@ class HardGroups(Dataset):
         item = self.tokenizer(said), torch.tensor([*map(said_targets, scenes, said)])     # (8,l), (8,7)
         return (torch.stack([draw(s, 64) for s in scenes]), *item) if self.pictures else item
 
-# %% ../../nbs/15g_text.train.ipynb #70b2920c
+# %% ../../nbs/15g_text.train.ipynb #71c88d99
 def join_groups(
     items: list # Of `HardGroups`
 ) -> tuple: # One batch of all their captions
     "A `collate_fn`: groups one after the other"
     return tuple(map(torch.cat, zip(*items)))
 
-# %% ../../nbs/15g_text.train.ipynb #05df0f64
+# %% ../../nbs/15g_text.train.ipynb #89baf1cc
 @dataclass(frozen=True, kw_only=True)
 class ClipRecipe:
     "What decides the towers that `train_clip` ends with"
@@ -167,11 +168,13 @@ class ClipRecipe:
     precision: str|None=None # 'no' or 'bf16'; what the device multiplies fast when None
     save_every: int=100    # Steps between checkpoints
     def __post_init__(self):
-        for k in ('text_steps', 'image_steps', 'batch_size', 'save_every'): in_range(getattr(self, k), 1, 10**9, k)
+        for k in ('text_steps', 'image_steps', 'batch_size', 'save_every'):
+            in_range(getattr(self, k), 1, 10**9, k)
         require(len(self.groups) == 2, f'groups is {self.groups}, expected two numbers, one per stage')
         for n in self.groups: in_range(n, 1, 10**6, 'groups')
         in_range(self.short_captions, 0, 1, 'short_captions')
 
+# %% ../../nbs/15g_text.train.ipynb #79c0d1fa
 @dataclass(frozen=True)
 class ClipRun:
     "Where a small CLIP is trained, and from what it starts"
@@ -193,7 +196,7 @@ class ClipStage:
     batch_size: int # Items in a batch
     origin: dict    # What it starts from, kept in config.json
 
-# %% ../../nbs/15g_text.train.ipynb #a07d1659
+# %% ../../nbs/15g_text.train.ipynb #b08a31ad
 @patch
 def take(self: TinyCLIP,
     text: CLIPText=None,  # Whose text tower
@@ -207,7 +210,7 @@ def take(self: TinyCLIP,
     load_strict(self.clip, self.clip.state_dict() | new, 'the towers to go on from')
     return self
 
-# %% ../../nbs/15g_text.train.ipynb #8541ff31
+# %% ../../nbs/15g_text.train.ipynb #996a4f77
 @patch
 def text_encoder(self: TinyCLIP,
     tokenizer # That the captions were read with
@@ -223,19 +226,20 @@ def clip_image(self: TinyCLIP) -> ClipImage: # Frozen, on the CPU
     "The image tower as a `ClipImage`"
     return ClipImage(deepcopy(self.clip.visual).cpu(), self.vision_cfg, TINY['embed_dim'], self.scale.item())
 
-# %% ../../nbs/15g_text.train.ipynb #85a09017
+# %% ../../nbs/15g_text.train.ipynb #d90e7602
 def text_stage(
     run: ClipRun # Where and how
 ) -> ClipStage: # To be given to `stage_trainer`
     "Stage one: the text tower and its heads, on captions alone"
-    r, text = run.recipe, None if run.init is None else CLIPText.from_pretrained(Path(run.init)/'text_encoder')
+    r = run.recipe
+    text = None if run.init is None else CLIPText.from_pretrained(Path(run.init)/'text_encoder')
     tokenizer = _words_of(r.seed) if text is None else text.tokenizer
     net = TinyCLIP(tokenizer.vocab_size, tokenizer.context_length, seed=r.seed).take(text)
     data = HardGroups(tokenizer, r.seed, short_captions=r.short_captions)
     return ClipStage('text', net.learn('text'), data, join_groups, text_loss, r.text_steps, r.groups[0],
         dict(text=text and text.sha256()))
 
-# %% ../../nbs/15g_text.train.ipynb #7d482e28
+# %% ../../nbs/15g_text.train.ipynb #112051c8
 def image_stage(
     run: ClipRun # Where stage one has been
 ) -> ClipStage: # To be given to `stage_trainer`
@@ -243,10 +247,11 @@ def image_stage(
     r, text = run.recipe, CLIPText.from_pretrained(Path(run.out)/'text_encoder')
     image = None if run.init is None else load_clip_image(Path(run.init)/'clip_image')
     net = TinyCLIP(text.tokenizer.vocab_size, text.context_length, seed=r.seed).take(text, image)
-    return ClipStage('image', net.learn('image'), HardGroups(text.tokenizer, r.seed, pictures=True), join_groups,
-        image_loss, r.image_steps, r.groups[1], dict(text=text.sha256()))
+    data = HardGroups(text.tokenizer, r.seed, pictures=True)
+    return ClipStage('image', net.learn('image'), data, join_groups, image_loss,
+        r.image_steps, r.groups[1], dict(text=text.sha256()))
 
-# %% ../../nbs/15g_text.train.ipynb #c5bdb0ab
+# %% ../../nbs/15g_text.train.ipynb #55784516
 def stage_trainer(
     run: ClipRun,     # Where and how
     stage: ClipStage, # What
@@ -255,8 +260,9 @@ def stage_trainer(
     "The `Trainer` of one stage"
     r, device = run.recipe, torch.device(run.device)
     fast = 'bf16' if default_dtype(device) == torch.bfloat16 else 'no'
-    return Trainer(model=stage.net, data=DataLoader(stage.data, collate_fn=stage.collate), out=Path(run.out)/stage.name,
-        loss_fn=lambda net, *batch: net(stage.loss, *batch), steps=stage.steps, batch_size=stage.batch_size,
+    usual = dict(save_every=r.save_every, keep=1, progress=run.progress, cpu=device.type == 'cpu', extra=stage.origin)
+    return Trainer(model=stage.net, data=DataLoader(stage.data, collate_fn=stage.collate),
+        loss_fn=lambda net, *batch: net(stage.loss, *batch), out=Path(run.out)/stage.name,
+        steps=stage.steps, batch_size=stage.batch_size, seed=r.seed, precision=r.precision or fast,
         lr=r.lr or (5e-4 if run.init else 1e-3), weight_decay=.02, warmup=min(100, stage.steps//3), ema_decay=0.,
-        precision=r.precision or fast, seed=r.seed, progress=run.progress, cpu=device.type == 'cpu', extra=stage.origin,
-        **dict(dict(save_every=r.save_every, keep=1), **habits))
+        **usual | habits)
