@@ -8,7 +8,7 @@ __all__ = ['condition_kind', 'DiTClippedPipeline', 'random_pipeline', 'Request',
            'load_objective', 'for_diffusers', 'ENCODERS', 'RunAnswers', 'run_answers', 'run_objective', 'EncoderRecord',
            'save_encoders', 'find_encoders']
 
-# %% ../../nbs/16_pipeline.ipynb #2ec0535b
+# %% ../../nbs/16_pipeline.ipynb #9a7a9361
 #| code-fold: true
 from ..core import cover
 __getattr__, __dir__ = cover(__name__, 'pipeline', 'request', 'noise', 'steps', 'schedulers', 'loop', 'call', 'edit',
