@@ -5,25 +5,28 @@
 # %% auto #0
 __all__ = ['slerp']
 
-# %% ../../nbs/16h_pipeline.edit.ipynb #26549669
+# %% ../../nbs/16h_pipeline.edit.ipynb #72cf1265
+#| code-fold: true
 import torch
 from fastcore.basics import patch
 from fastcore.meta import delegates
+from functools import partial
 from torch import Tensor
 from ..conditioning import TextCond
 from ..core import in_range, require
 from ..images import read_mask, read_pixels
 from .call import PipelineOutput, _request
-from .pipeline import DiTClippedPipeline, _config, _plain
-from .request import Request, _whole
+from .pipeline import DiTClippedPipeline, _config, _as_python
+from .request import Request, _positive
+from .steps import Start
 
 # %% ../../nbs/16h_pipeline.edit.ipynb #d13305bb
-def _many(x):
+def _as_pictures(x):
     "A list of pictures, from one or many"
     if isinstance(x, (list, tuple)): return list(x)
     return list(x) if getattr(x, 'ndim', 0) == 4 else [x]
 
-def _each(many, n, k, what):
+def _one_each(many, n, k, what):
     "One for each of `n` pictures, from one for all, one for each prompt (k pictures), or one for each"
     require(len(many) in (1, n//k, n), f'{len(many)} {what} for {n} pictures: pass one for all, '
         'one for each prompt, or one for each picture')
@@ -34,7 +37,7 @@ def _each(many, n, k, what):
 def _pixels(self:DiTClippedPipeline, image, r, n, k=1):
     "All pictures as one batch; the request takes their size"
     c = 3 if self.vae is not None else _config(self.denoiser).in_channels
-    many = _each([read_pixels(o, c) for o in _many(image)], n, k, 'images')
+    many = _one_each([read_pixels(o, c) for o in _as_pictures(image)], n, k, 'images')
     require(len({o.shape for o in many}) == 1, 'images of different sizes: resize them')
     h,w = many[0].shape[1:]
     require(r.height in (None, h) and r.width in (None, w), f'the image is {h}x{w}, which '
@@ -45,14 +48,23 @@ def _pixels(self:DiTClippedPipeline, image, r, n, k=1):
 # %% ../../nbs/16h_pipeline.edit.ipynb #de20e3bf
 @patch
 def _encode(self:DiTClippedPipeline, x):
+    "Pictures (n,c,H,W) to what is denoised"
     if self.vae is None: return x
     return self.vae.encode(x.to(self.dtype)).float()  # (n,c,h,w)
 
 # %% ../../nbs/16h_pipeline.edit.ipynb #a3d4e59f
 def _strength(s):
-    s = _plain(s)
+    "A share of the steps, above 0"
+    s = _as_python(s)
     require(in_range(s, 0, 1, 'strength') > 0, 'strength is 0: that is the image itself')
     return s
+
+# %% ../../nbs/16h_pipeline.edit.ipynb #621361b0
+@patch
+def _from_picture(self:DiTClippedPipeline, r, n, image, strength):
+    "The `Start` of image-to-image"
+    pixels = self._pixels(image, r, n, r.num_images_per_prompt)       # (n,c,H,W)
+    return Start(self._encode(pixels), strength)
 
 # %% ../../nbs/16h_pipeline.edit.ipynb #5d4099da
 @patch
@@ -60,25 +72,37 @@ def _strength(s):
 def img2img(self:DiTClippedPipeline,
     image,       # As for `read_pixels`, tensors in [0,1]; or a list: one per prompt, or per picture
     prompt=None, # As for the call
-    strength: float=.6, # Share of the way walked again, in whole steps: near 0 keeps all, 1 nothing
+    strength: float=.6, # Share of the steps that is sampled, in whole steps: near 0 keeps all, 1 nothing
     **kwargs
 ) -> PipelineOutput: # As from the call
-    "Draw `image` anew: noise it part of the way, walk back under `prompt`"
-    return self._draw(_request(prompt, kwargs), image, _strength(strength))
+    "Draw `image` anew: noise it part of the way, sample back under `prompt`"
+    start_of = partial(self._from_picture, image=image, strength=_strength(strength))
+    return self._draw(_request(prompt, kwargs), start_of)
 
 # %% ../../nbs/16h_pipeline.edit.ipynb #725ba470
-@patch
-def _mask(self:DiTClippedPipeline, mask, h, w, n=1, k=1):
-    many = [read_mask(o, h, w) for o in _many(mask)]                 # (h,w) each
-    return torch.stack(many if len(many) == 1 else _each(many, n, k, 'masks'))[:, None]   # (1 or n,1,H,W)
+def _mask(mask, h, w, n=1, k=1):
+    "Where to draw: (1,1,h,w) for all pictures, or (n,1,h,w)"
+    many = [read_mask(o, h, w) for o in _as_pictures(mask)]                 # (h,w) each
+    return torch.stack(many if len(many) == 1 else _one_each(many, n, k, 'masks'))[:, None]   # (1 or n,1,H,W)
 
 # %% ../../nbs/16h_pipeline.edit.ipynb #fe46d68e
 @patch
-def _keep(self:DiTClippedPipeline, x0, noise, mask):
-    "An edit that puts the known part back, as noisy as the rest"
+def _keep_known(self:DiTClippedPipeline, x0, noise, mask):
+    "An edit that puts the known part back, at the noise level of the step"
     small = torch.nn.functional.max_pool2d(mask.float(), self.f) > 0  # (1,1,h,w)
     known = lambda x, t: self.objective.q_sample(x0, t, noise).to(x)
     return lambda x, t: torch.where(small, x, known(x, t))            # (n,c,h,w)
+
+# %% ../../nbs/16h_pipeline.edit.ipynb #24b94f5a
+@patch
+def _from_part(self:DiTClippedPipeline, r, n, image, mask, strength):
+    "The `Start` of inpainting"
+    k = r.num_images_per_prompt
+    pixels = self._pixels(image, r, n, k)                             # (n,c,H,W)
+    mask = _mask(mask, r.height, r.width, n, k).to(self.device)       # (1 or n,1,H,W)
+    x0 = self._encode(pixels)
+    return Start(x0, strength, lambda noise: self._keep_known(x0, noise, mask),
+        lambda drawn: torch.where(mask, drawn, pixels))
 
 # %% ../../nbs/16h_pipeline.edit.ipynb #cb0361cf
 @patch
@@ -91,7 +115,8 @@ def inpaint(self:DiTClippedPipeline,
     **kwargs
 ) -> PipelineOutput: # Outside of the mask the pictures are `image`, to the bit
     "Draw only inside of `mask`"
-    return self._draw(_request(prompt, kwargs), image, _strength(strength), mask)
+    start_of = partial(self._from_part, image=image, mask=mask, strength=_strength(strength))
+    return self._draw(_request(prompt, kwargs), start_of)
 
 # %% ../../nbs/16h_pipeline.edit.ipynb #18215d39
 def slerp(
@@ -124,12 +149,12 @@ def interpolate(self:DiTClippedPipeline,
     a: str,   # The first prompt
     b: str,   # The last one
     n: int=8, # Pictures, both ends included
-    seed: int=0, # The same noise for all, so that only the words move
+    seed: int=0, # The same noise for all
     **kwargs
 ) -> PipelineOutput: # n images
     "Pictures on the way from prompt `a` to prompt `b`"
-    n = _plain(n)
-    require(_whole(n, 'n', 1000) > 1, 'n is 1: a way has two ends, take 2 or more')
+    n = _as_python(n)
+    require(_positive(n, 'n', 1000) > 1, 'n is 1: both ends are drawn, so take 2 or more')
     y = self.encode_prompt([a, b])
     u,v = (TextCond(*(None if o is None else o[i:i+1] for o in y)) for i in (0, 1))
     mix = [_between(u, v, k/(n-1)) for k in range(n)]
