@@ -40,7 +40,7 @@ def guide(
 
 # %% ../nbs/12_guidance.ipynb #0b32d0e0
 def progress(
-    path: Schedule|FlowPath, # The path walked down
+    path: Schedule|FlowPath, # The path that is sampled
     t: Tensor                # Steps or times (b,)
 ) -> Tensor: # (b,) from 0, noise, to 1, picture
     "How far along the way to the picture `t` is"

@@ -132,7 +132,7 @@ def to_x0(self: Schedule,
 # %% ../nbs/07_schedule.ipynb #f1b8ed7c
 @patch
 def posterior(self: Schedule,
-    x0: Tensor,  # Clean pictures, or a guess of them (b,c,h,w)
+    x0: Tensor,  # Clean pictures, or predicted ones (b,c,h,w)
     x_t: Tensor, # The same, noised (b,c,h,w)
     t: Tensor    # Their steps (b,)
 ) -> tuple: # Mean (b,c,h,w), variance and log variance (b,1,1,1); the log is clipped at t=0
