@@ -7,14 +7,14 @@ __all__ = ['PROMPTS', 'EPOCHS', 'CENTRE', 'make_objective', 'open_pictures', 'So
            'make_denoiser', 'pipeline_of', 'draw_labels', 'sample_grid', 'make_trainer', 'Run', 'build_run', 'is_main',
            'keep_pipeline', 'fit_run', 'open_run']
 
-# %% ../../nbs/21d_cli.build.ipynb #ff2e73e1
+# %% ../../nbs/21d_cli.build.ipynb #37f11757
 import os, shutil, warnings
 from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 import torch
 from ..core import in_range, one_of, require, set_seed
-from ..files import shipped_folder
+from ..files import read_json
+from ..patches import height_width
 from .config import RunConfig, SamplingConfig, ObjectiveConfig, data_kind, read_run, save_run
 from .encoders import Encoders, _precision, _say, check_places, make_encoders, open_encoders, plan, start_folder
 from .encoders import train_text
@@ -62,23 +62,27 @@ class Source:
 def _digits(config, pictures, encoders, out):
     return Source(tuple(pictures[0][0].shape), pictures, prompts=tuple(range(10)))
 
-# %% ../../nbs/21d_cli.build.ipynb #e277e299
+# %% ../../nbs/21d_cli.build.ipynb #e7fb3867
 PROMPTS = ['a red heart on a blue background', 'a yellow star on a purple background',
     'a white cat on a black background', 'a green umbrella on a yellow background'] * 2
 EPOCHS = 5 # that are shuffled together: as many as COCO has captions for a picture
 
 def _split(n, val): return range(n - in_range(val, 0, n - 1, 'val')), range(n - val, n)
 
-def _cached(config, cache, encoders, rows=None, prompts=None):
+def _latents(config, cache, encoders, rows, prompts):
+    "(items to train on, items kept for validation), by their numbers"
     from dit_clipped.latents import LatentBatch, LatentCache
     LatentCache(cache.folder, encoders.vae, encoders.text)         # refuses the cache of other encoders
-    held = cache.items.tolist(); held += [cache.total + i for i in held] if cache.mirror else []   # some may be left out
-    train, val = _split(len(held), config.data.val)
-    side, size = cache[0][0].shape[-1], config.data.image_size
-    require(config.scratch or size in (None, side*encoders.vae.f), f'image_size is {size}, the cache holds pictures of {side*encoders.vae.f}: leave it out')
-    return Source((encoders.vae.channels, side, side), cache.loader(rows if rows is not None else [held[r] for r in train]),
-        cache.loader([held[r] for r in val]) if len(val) else None, LatentBatch(encoders.vae), tuple(prompts or PROMPTS),
-        cache.manifest.get('captions', ''))
+    train, held = rows; side = cache[0][0].shape[-1]
+    return Source((encoders.vae.channels, side, side), cache.loader(train), cache.loader(held) if held else None,
+        LatentBatch(encoders.vae), tuple(prompts), cache.manifest.get('captions', ''))
+
+def _cached(config, cache, encoders):
+    there = cache.items.tolist(); there += [cache.total + i for i in there] if cache.mirror else []  # some may be left out
+    rows = [[there[r] for r in part] for part in _split(len(there), config.data.val)]
+    size, pixels = config.data.image_size, cache[0][0].shape[-1]*encoders.vae.f
+    require(size in (None, pixels), f'image_size is {size}, the cache holds pictures of {pixels}: leave it out')
+    return _latents(config, cache, encoders, rows, PROMPTS)
 
 # %% ../../nbs/21d_cli.build.ipynb #ee222517
 def _report(out, n, max_bad):
@@ -109,20 +113,23 @@ def _live(config, pictures, encoders, out):
         report.wrap(LatentBatch(vae, encoders.text, CaptionNotes())), tuple(_first_captions(pictures)) or tuple(PROMPTS),
         unread_words(pictures, encoders.text), report)
 
-# %% ../../nbs/21d_cli.build.ipynb #0f97f323
+# %% ../../nbs/21d_cli.build.ipynb #87c242d6
 CENTRE = 3 # how often a scene with one object in the middle comes in a pass
 
 def _asked_most(scene):
     return CENTRE if len(scene.objects) == 1 and scene.objects[0].place == 'centre' else 1
 
+def _epochs(pictures): return min(EPOCHS, max(1, *(len(pictures.captions(i)) for i in range(len(pictures)))))
+
 def _into_cache(config, pictures, encoders, out, progress):
     from dit_clipped.latents import LatentCache, build_cache
     _say(config, 'latent cache')
-    toys = data_kind(config.data.data) == 'pictograms'
-    if not toys: pictures = pictures.epochs(max(1, min(EPOCHS, *map(len, map(pictures.captions, range(len(pictures)))), EPOCHS)))
-    build_cache(pictures, encoders.vae, encoders.text, out/'cache', progress=progress, max_share=config.data.max_bad)
+    build_cache(pictures, encoders.vae, encoders.text, out/'cache', progress=progress)
     cache = LatentCache(out/'cache', encoders.vae, encoders.text)
-    return _cached(config, cache, encoders, pictures.rows(_asked_most) if toys else None, None if toys else _first_captions(pictures))
+    if data_kind(config.data.data) == 'pictograms': return _latents(config, cache, encoders, (pictures.rows(_asked_most), []), PROMPTS)
+    n = len(pictures.epochs(1)); train, held = _split(n, config.data.val)
+    rows = [i for i in range(len(pictures)) if i % n < len(train)], [*held]       # a kept picture is kept in every epoch
+    return _latents(config, cache, encoders, rows, _first_captions(pictures))
 
 # %% ../../nbs/21d_cli.build.ipynb #f19fbcbf
 def _fits(shape, encoders):
@@ -247,30 +254,37 @@ class Run:
     begins: str        # What the network begins with, in words
     progress: bool=True # Bars
 
-# %% ../../nbs/21d_cli.build.ipynb #71fec8d6
+# %% ../../nbs/21d_cli.build.ipynb #720732c2
 def _source(config, pictures, encoders, out, progress):
     kind = data_kind(config.data.data)
     if kind == 'digits': return _digits(config, pictures, encoders, out)
     if kind == 'cache': return _cached(config, pictures, encoders)
     return _into_cache(config, pictures, encoders, out, progress) if config.scratch else _live(config, pictures, encoders, out)
 
-def _usable(config, pictures, out):
-    "For stages before the transformer: readable pictures that are not kept for validation"
+def _stages(config, out, given):
+    "The config with its plan, all pictures, and those that encoders may see: pictograms are drawn, so None"
     from dit_clipped.datasets import readable
-    if data_kind(config.data.data) == 'pictograms': return pictures, None
-    good, _ = readable(pictures, out/'readable.json', config.data.max_bad, config.data.workers)
-    return good, good.only(_split(len(good), config.data.val)[0])
+    require(int(os.environ.get('WORLD_SIZE', 1)) == 1, f'--{" and --".join(config.scratch)} scratch trains in one process: '
+        'train them first, then start torchrun with --vae OUT/vae/vae --clip OUT/clip/text_encoder')
+    pictures = some = None
+    if data_kind(config.data.data) != 'pictograms':
+        good, _ = readable(open_pictures(config), out/'readable.json', config.data.max_bad, config.data.workers)
+        some, pictures = good.only(_split(len(good), config.data.val)[0]), good.epochs(_epochs(good))
+        config = replace(config, data=replace(config.data, items=len(pictures)))
+    config = plan(config, out, given)
+    save_run(config, out)
+    return config, pictures or open_pictures(config), some
 
-def _sized(config):
-    "With the size of pictures that the weights of --init are for"
-    if config.data.image_size or data_kind(config.data.data) != 'captions' or config.init is None or config.model: return config
-    from dit_clipped.latents import VAE
-    f = 8 if not Path(str(config.encoders.vae)).is_dir() and config.encoders.vae != 'shipped' else None
-    side = start_model(config.init).config.input_size
-    f = f or VAE.from_pretrained(shipped_folder('vae') if config.encoders.vae == 'shipped' else config.encoders.vae).f
-    return replace(config, data=replace(config.data, image_size=side*f))
+def _sized(config, pictures, vae):
+    "The pictures in the size that the weights of --init are for, unless another was asked for"
+    home = start_folder(config.init)
+    if config.data.image_size or home is None or data_kind(config.data.data) != 'captions': return pictures
+    from dit_clipped.trainer import latest_checkpoint
+    file = (home/'denoiser' if (home/'model_index.json').is_file() else latest_checkpoint(home))/'config.json'
+    side = height_width(read_json(file)['input_size'])[0]*vae.f
+    return open_pictures(replace(config, data=replace(config.data, image_size=side)))
 
-# %% ../../nbs/21d_cli.build.ipynb #35629667
+# %% ../../nbs/21d_cli.build.ipynb #d7748803
 def build_run(
     config: RunConfig,  # What to train
     out,                # Run folder
@@ -279,25 +293,18 @@ def build_run(
 ) -> Run: # ValueError, FileNotFoundError; `Stopped` when a stage before the transformer was stopped
     "Data, encoders, network and trainer from a config; encoders from nothing are trained first"
     out = Path(out); check_places(config)
-    if config.scratch: config = _begin_stages(config, out, given)
-    config = _sized(config); pictures, kind = open_pictures(config), data_kind(config.data.data)
     if config.scratch:
-        pictures, some = _usable(config, pictures, out)
+        config, pictures, some = _stages(config, out, given)
         encoders = make_encoders(config, out, some, progress)
-    else: encoders = Encoders() if kind == 'digits' else open_encoders(config)
+    else:
+        pictures, digits = open_pictures(config), data_kind(config.data.data) == 'digits'
+        encoders = Encoders() if digits else open_encoders(config)
+        pictures = _sized(config, pictures, encoders.vae)
     source = _source(config, pictures, encoders, out, progress)
     set_seed(config.loop.seed)
     net, begins = make_denoiser(config, source.shape, encoders)
     t = make_trainer(config, net, source, encoders, out/'dit' if config.scratch else out, progress)
     return Run(config, out, encoders, source, t, begins, progress)
-
-def _begin_stages(config, out, given):
-    "The plan of a run with several stages"
-    require(int(os.environ.get('WORLD_SIZE', 1)) == 1, f'--{" and --".join(config.scratch)} scratch trains in one process: '
-        'train them first, then start torchrun with --vae OUT/vae/vae --clip OUT/clip/text_encoder')
-    config = plan(config, out, given)
-    save_run(config, out)
-    return config
 
 # %% ../../nbs/21d_cli.build.ipynb #53980ad0
 def is_main() -> bool: # Of the processes of torchrun

@@ -7,14 +7,14 @@ __all__ = ['SECONDS', 'start_folder', 'start_manner', 'configure', 'check_places
            'open_encoders', 'fast_precision', 'pace', 'Plan', 'plan', 'stages', 'Stopped', 'train_text', 'train_pixels',
            'make_encoders']
 
-# %% ../../nbs/21c_cli.encoders.ipynb #727d2f3c
+# %% ../../nbs/21c_cli.encoders.ipynb #79f92dc7
 import os, time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import torch
 from ..core import default_device, default_dtype, require
 from ..files import find_folder, from_json, read_json, shipped_folder, write_json
-from .config import CLIP_B32, PRESETS, REFINE, SCRATCH, SD_VAE, RunConfig, _replaced, data_kind
+from .config import CLIP_B32, PRESETS, REFINE, SCRATCH, RunConfig, _replaced, data_kind
 from .config import flag_fields, override, read_run, refuse_unread
 
 # %% ../../nbs/21c_cli.encoders.ipynb #98fa4aee
@@ -173,7 +173,7 @@ def _counts(config):
     known = flag_fields()
     return {k: getattr(getattr(config, known[k][0]), k) for k in _PLAN.values()}
 
-# %% ../../nbs/21c_cli.encoders.ipynb #2e98e235
+# %% ../../nbs/21c_cli.encoders.ipynb #36ea4cb6
 def _costs(config):
     "Seconds per step or item here, at this size of picture and of network"
     from dit_clipped.dit import gflops
@@ -187,7 +187,8 @@ def _costs(config):
 def _shrunk(config, given):
     "Counts that fit into the minutes"
     n, speed = _counts(config), pace(); cost = {k: c*n[k]*speed for k, c in _costs(config).items()}
-    kept = {*given} & {*n} | {'items'}*(data_kind(config.data.data) != 'pictograms')
+    fixed = () if data_kind(config.data.data) == 'pictograms' else ('items',)       # every picture is cached
+    kept = [k for k in n if k in given or k in fixed]
     left = config.loop.minutes*60 - sum(cost[k] for k in kept)
     share = max(0., left)/max(1e-9, sum(c for k, c in cost.items() if k not in kept))
     return {k: v if k in kept else max(20, round(v*share)) for k, v in n.items()}
