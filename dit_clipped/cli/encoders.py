@@ -231,12 +231,12 @@ def stages(
     text = ['text tower' if toys else 'text and image tower']*('clip' in config.scratch)
     return text + ['VAE']*('vae' in config.scratch) + ['latent cache', 'transformer'] + ['image tower']*toys
 
-# %% ../../nbs/21c_cli.encoders.ipynb #918a0f40
+# %% ../../nbs/21c_cli.encoders.ipynb #7eca242f
 class Stopped(Exception):
     "A stage was stopped before its end; the same call goes on"
 
 def _done(file, stage):
-    if not file.is_file(): raise Stopped(f'stopped in the stage {stage!r}: the same command goes on from there')
+    if not file.is_file(): raise Stopped(f'stopped in the stage {stage}: the same command goes on from there')
 
 def _precision(config):
     p = config.optim.precision
@@ -259,7 +259,7 @@ def train_text(
     _done(out/'clip'/('clip_image' if stage == 'image' else 'text_encoder')/'model.safetensors', 'text')
     return out/'clip'
 
-# %% ../../nbs/21c_cli.encoders.ipynb #250f8b74
+# %% ../../nbs/21c_cli.encoders.ipynb #bb288c6c
 def train_pixels(
     config: RunConfig, # How long, and from which weights
     out: Path,         # Run folder; gets vae/
@@ -272,8 +272,8 @@ def train_pixels(
     if not (folder/'config.json').is_file():
         recipe = VAERecipe(steps=n, lr=1e-3 if home else 2e-3, seed=config.loop.seed, save_every=250,
             measured=min(1024, max(64, n)), precision=_precision(config))
-        train_vae(out/'vae', recipe, pictures, init=home and home/'vae', progress=progress)
-    _done(folder/'config.json', 'VAE')
+        try: train_vae(out/'vae', recipe, pictures, init=home and home/'vae', progress=progress)
+        except KeyboardInterrupt: raise Stopped('stopped in the stage VAE: the same command goes on from there') from None
     return folder
 
 # %% ../../nbs/21c_cli.encoders.ipynb #ceff626b
