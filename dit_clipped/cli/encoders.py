@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SECONDS', 'start_folder', 'start_manner', 'configure', 'check_places', 'Encoders', 'own_device', 'open_text',
-           'open_encoders', 'fast_precision', 'pace', 'Plan', 'plan', 'stages', 'Stopped', 'train_text', 'train_pixels',
-           'make_encoders']
+           'open_encoders', 'fast_precision', 'pace', 'Plan', 'plan', 'stages', 'say_stage', 'Stopped', 'run_precision',
+           'train_text', 'train_pixels', 'make_encoders']
 
 # %% ../../nbs/21c_cli.encoders.ipynb #79f92dc7
 import os, time
@@ -159,7 +159,7 @@ def pace(
         secs.append(time.perf_counter() - t0)
     return sorted(secs)[len(secs)//2]/SECONDS['vae_steps']
 
-# %% ../../nbs/21c_cli.encoders.ipynb #ebba1efe
+# %% ../../nbs/21c_cli.encoders.ipynb #eec88b0b
 @dataclass(frozen=True)
 class Plan:
     "Steps, or items, per stage; the names are those of the file"
@@ -168,10 +168,7 @@ class Plan:
 
 _PLAN = dict(text='text_steps', vae='vae_steps', items='items', steps='steps', image='image_steps')
 
-def _counts(config):
-    "Field name -> how many, of every stage"
-    known = flag_fields()
-    return {k: getattr(getattr(config, known[k][0]), k) for k in _PLAN.values()}
+def _counts(config): return {k: getattr(getattr(config, flag_fields()[k][0]), k) for k in _PLAN.values()}
 
 # %% ../../nbs/21c_cli.encoders.ipynb #36ea4cb6
 def _costs(config):
@@ -216,12 +213,7 @@ def plan(
         write_json(file, {k: v for k, v in asdict(p).items() if v is not None})
     return _replaced(config, {f: getattr(p, k) for k, f in _PLAN.items()})
 
-# %% ../../nbs/21c_cli.encoders.ipynb #b114b048
-def _say(config, stage):
-    "Which stage, of how many"
-    names = stages(config)
-    print(f'[{names.index(stage) + 1}/{len(names)}] {stage}', flush=True)
-
+# %% ../../nbs/21c_cli.encoders.ipynb #37377e9f
 def stages(
     config: RunConfig # Any
 ) -> list: # Of names; empty when nothing is trained but the transformer
@@ -231,14 +223,25 @@ def stages(
     text = ['text tower' if toys else 'text and image tower']*('clip' in config.scratch)
     return text + ['VAE']*('vae' in config.scratch) + ['latent cache', 'transformer'] + ['image tower']*toys
 
-# %% ../../nbs/21c_cli.encoders.ipynb #7eca242f
+def say_stage(
+    config: RunConfig, # Of the run
+    stage: str         # One of its `stages`
+):
+    "Print which stage it is, of how many"
+    names = stages(config)
+    print(f'[{names.index(stage) + 1}/{len(names)}] {stage}', flush=True)
+
+# %% ../../nbs/21c_cli.encoders.ipynb #ba6da986
 class Stopped(Exception):
     "A stage was stopped before its end; the same call goes on"
 
 def _done(file, stage):
     if not file.is_file(): raise Stopped(f'stopped in the stage {stage}: the same command goes on from there')
 
-def _precision(config):
+def run_precision(
+    config: RunConfig # Its `precision` may be auto
+) -> str: # no, bf16 or fp16
+    "The precision of a run on this device"
     p = config.optim.precision
     return fast_precision(default_device()) if p == 'auto' else p
 
@@ -259,7 +262,7 @@ def train_text(
     _done(out/'clip'/('clip_image' if stage == 'image' else 'text_encoder')/'model.safetensors', 'text')
     return out/'clip'
 
-# %% ../../nbs/21c_cli.encoders.ipynb #bb288c6c
+# %% ../../nbs/21c_cli.encoders.ipynb #4d092560
 def train_pixels(
     config: RunConfig, # How long, and from which weights
     out: Path,         # Run folder; gets vae/
@@ -271,12 +274,12 @@ def train_pixels(
     folder, home, n = out/'vae/vae', start_folder(config.init), config.encoders.vae_steps
     if not (folder/'config.json').is_file():
         recipe = VAERecipe(steps=n, lr=1e-3 if home else 2e-3, seed=config.loop.seed, save_every=250,
-            measured=min(1024, max(64, n)), precision=_precision(config))
+            measured=min(1024, max(64, n)), precision=run_precision(config))
         try: train_vae(out/'vae', recipe, pictures, init=home and home/'vae', progress=progress)
         except KeyboardInterrupt: raise Stopped('stopped in the stage VAE: the same command goes on from there') from None
     return folder
 
-# %% ../../nbs/21c_cli.encoders.ipynb #ceff626b
+# %% ../../nbs/21c_cli.encoders.ipynb #0cecdc92
 def make_encoders(
     config: RunConfig, # With a plan
     out: Path,         # Run folder
@@ -286,10 +289,10 @@ def make_encoders(
     "Encoders from nothing, as far as the config says so"
     names = dict(vae=config.encoders.vae, clip=config.encoders.clip)
     if 'clip' in config.scratch:
-        stage = stages(config)[0]; _say(config, stage)
+        stage = stages(config)[0]; say_stage(config, stage)
         names['clip'] = str(train_text(config, out, pictures, 'text' if stage == 'text tower' else 'both', progress)/'text_encoder')
     if 'vae' in config.scratch:
-        _say(config, 'VAE'); names['vae'] = str(train_pixels(config, out, pictures, progress))
+        say_stage(config, 'VAE'); names['vae'] = str(train_pixels(config, out, pictures, progress))
     enc = open_encoders(replace(config, encoders=replace(config.encoders, **names)))
     within = {k: os.path.relpath(names[k], out/'dit') if k in config.scratch else names[k] for k in names}
     return replace(enc, vae_name=within['vae'], text_name=within['clip'])
