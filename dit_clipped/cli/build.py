@@ -6,14 +6,14 @@
 __all__ = ['make_objective', 'start_model', 'make_denoiser', 'pipeline_of', 'draw_labels', 'sample_grid', 'make_trainer', 'Run',
            'build_run', 'is_main', 'keep_pipeline', 'fit_run', 'open_run']
 
-# %% ../../nbs/21e_cli.build.ipynb #fdf19bf7
+# %% ../../nbs/21e_cli.build.ipynb #499ea0fc
 import os, shutil, warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 import torch
 from ..core import one_of, require, set_seed
-from .config import ObjectiveConfig, RunConfig, SamplingConfig, data_kind, read_run, save_run
-from .encoders import Encoders, check_places, make_encoders, open_encoders, run_precision, say_stage
+from .config import PRESETS, ObjectiveConfig, RunConfig, SamplingConfig, data_kind, read_run, save_run
+from .encoders import Encoders, check_places, make_encoders, often, open_encoders, run_precision, say_stage
 from .encoders import start_folder, train_text
 from .sources import Source, make_source, open_pictures, sized_pictures, staged_pictures
 
@@ -107,12 +107,14 @@ def sample_grid(
     y = encoders.text(list(prompts), notes=CaptionNotes())         # what it cannot read has been said
     return lambda m: make(m)(prompt_embeds=y, seed=0, output_type='pt').images*2 - 1
 
-# %% ../../nbs/21e_cli.build.ipynb #2c8cf23c
+# %% ../../nbs/21e_cli.build.ipynb #4931bf70
 def _trainer_options(config):
     "Fields of a config that `Trainer` has, too"
     from dit_clipped.trainer import Habits
     names = {f.name for f in fields(Habits)}
     own = {k: v for part in (config.optim, config.loop) for k, v in vars(part).items() if k in names}
+    usual = PRESETS['pictograms'].loop.save_every
+    if config.scratch and config.loop.save_every == usual: own['save_every'] = often(usual, config.optim.steps)
     return own | dict(warmup=min(config.optim.warmup, config.optim.steps//10), precision=run_precision(config))
 
 def _extra(config):
@@ -173,7 +175,7 @@ def build_run(
     t = make_trainer(config, net, source, encoders, out/'dit' if config.scratch else out, progress)
     return Run(config, out, encoders, source, t, begins, progress)
 
-# %% ../../nbs/21e_cli.build.ipynb #53980ad0
+# %% ../../nbs/21e_cli.build.ipynb #048f2a88
 def is_main() -> bool: # Of the processes of torchrun
     "Is this the process that writes?"
     return os.environ.get('RANK', '0') == '0'
@@ -184,6 +186,7 @@ def _write_report(out, lines):
     out.mkdir(parents=True, exist_ok=True)
     (out/'report.txt').write_text('\n'.join(filter(None, lines)) + '\n', 'utf-8')
 
+# %% ../../nbs/21e_cli.build.ipynb #b1a614f0
 def keep_pipeline(
     run: Run # After training
 ) -> Path: # OUT/pipeline; None when the end was not reached, and for digits, whose run folder draws

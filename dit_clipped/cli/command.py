@@ -54,13 +54,13 @@ def _add(parser, name, flag, hidden):
     if kind is bool: return parser.add_argument(f'--{name}', action='store_true', help=text)
     parser.add_argument(f'--{name}', type=kind, nargs=many, default=flag.default, help=text, metavar=kind.__name__.upper())
 
-# %% ../../nbs/21a_cli.command.ipynb #5b1aa987
+# %% ../../nbs/21a_cli.command.ipynb #ce89a4fb
 def parser_of(
     f,          # A function whose parameters have docments
     hidden=()   # Flags that --help passes over
 ) -> argparse.ArgumentParser: # Its program is dit_clipped_NAME
     "The parser of a command, its flags in groups"
-    p = argparse.ArgumentParser(f'dit_clipped_{f.__name__}', description=f.__doc__, formatter_class=_Help)
+    p = argparse.ArgumentParser(f'dit_clipped_{f.__name__}', '%(prog)s [FLAGS]', f.__doc__, formatter_class=_Help)
     groups = {'': p}
     for k, flag in flags_of(f).items():
         if flag.group not in groups: groups[flag.group] = p.add_argument_group(flag.group)

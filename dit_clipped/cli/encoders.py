@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SECONDS', 'start_folder', 'start_manner', 'configure', 'check_places', 'Encoders', 'own_device', 'open_text',
            'open_encoders', 'fast_precision', 'pace', 'Plan', 'plan', 'stages', 'say_stage', 'Stopped', 'run_precision',
-           'train_text', 'train_pixels', 'make_encoders']
+           'often', 'train_text', 'train_pixels', 'make_encoders']
 
 # %% ../../nbs/21c_cli.encoders.ipynb #79f92dc7
 import os, time
@@ -231,7 +231,7 @@ def say_stage(
     names = stages(config)
     print(f'[{names.index(stage) + 1}/{len(names)}] {stage}', flush=True)
 
-# %% ../../nbs/21c_cli.encoders.ipynb #ba6da986
+# %% ../../nbs/21c_cli.encoders.ipynb #f0fa24c0
 class Stopped(Exception):
     "A stage was stopped before its end; the same call goes on"
 
@@ -245,6 +245,14 @@ def run_precision(
     p = config.optim.precision
     return fast_precision(default_device()) if p == 'auto' else p
 
+def often(
+    every: int, # Steps between checkpoints, as usual
+    steps: int  # Of this run
+) -> int: # Not more than `every`
+    "Short runs save more often: at least four times, but not below every twentieth step"
+    return min(every, max(20, steps//4))
+
+# %% ../../nbs/21c_cli.encoders.ipynb #a299cdc3
 def train_text(
     config: RunConfig, # How long, and from which weights
     out: Path,         # Run folder; gets clip/
@@ -256,13 +264,13 @@ def train_text(
     from dit_clipped.text import ClipRecipe, train_clip
     e, short = config.encoders, config.data.short_captions
     recipe = ClipRecipe(text_steps=e.text_steps, image_steps=e.image_steps, seed=config.loop.seed,
-        short_captions=short and max(short, .25))
+        short_captions=short and max(short, .25), save_every=often(100, e.image_steps))
     home = start_folder(config.init) if pictures is None else None
     train_clip(out/'clip', recipe, pictures, stage=stage, init=home, progress=progress)
-    _done(out/'clip'/('clip_image' if stage == 'image' else 'text_encoder')/'model.safetensors', 'text')
+    _done(out/'clip'/('clip_image' if stage == 'image' else 'text_encoder')/'model.safetensors', 'image tower' if stage == 'image' else 'text tower')
     return out/'clip'
 
-# %% ../../nbs/21c_cli.encoders.ipynb #4d092560
+# %% ../../nbs/21c_cli.encoders.ipynb #6709d5ab
 def train_pixels(
     config: RunConfig, # How long, and from which weights
     out: Path,         # Run folder; gets vae/
@@ -273,7 +281,7 @@ def train_pixels(
     from dit_clipped.latents import VAERecipe, train_vae
     folder, home, n = out/'vae/vae', start_folder(config.init), config.encoders.vae_steps
     if not (folder/'config.json').is_file():
-        recipe = VAERecipe(steps=n, lr=1e-3 if home else 2e-3, seed=config.loop.seed, save_every=250,
+        recipe = VAERecipe(steps=n, lr=1e-3 if home else 2e-3, seed=config.loop.seed, save_every=often(250, n),
             measured=min(1024, max(64, n)), precision=run_precision(config))
         try: train_vae(out/'vae', recipe, pictures, init=home and home/'vae', progress=progress)
         except KeyboardInterrupt: raise Stopped('stopped in the stage VAE: the same command goes on from there') from None

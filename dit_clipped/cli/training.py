@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['train_main', 'Costs', 'step_seconds', 'dry_run', 'describe', 'run_command', 'train']
 
-# %% ../../nbs/21f_cli.training.ipynb #6dca307b
+# %% ../../nbs/21f_cli.training.ipynb #4188857f
 import tempfile, time
 from dataclasses import dataclass, replace
 from inspect import Parameter, signature
@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from ..core import require
 from .command import as_command
-from .config import RunConfig, data_kind, flag_fields, run_flags
-from .encoders import Stopped, configure, stages
+from .config import DataConfig, RunConfig, data_kind, flag_fields, run_flags
+from .encoders import Stopped, configure, open_encoders, stages
+from .sources import staged_pictures
 from .build import Run, build_run
 
 # %% ../../nbs/21f_cli.training.ipynb #7ae4d29d
@@ -54,11 +55,14 @@ def dry_run(
     peak = torch.cuda.max_memory_allocated()/1e9 if torch.cuda.is_available() else None
     return Costs(n_params(m), gflops(m), t.batch_size*m.config.n_tokens*t.world, 20*p/1e9, 16*p/1e9, peak, secs, secs*steps/3600)
 
-# %% ../../nbs/21f_cli.training.ipynb #d5b9f9a5
-def _stand_in(config):
-    "With trained encoders of the same sizes in the place of those from nothing"
-    if data_kind(config.data.data) == 'pictograms': config = replace(config, data=replace(config.data, data='pictograms', items=256))
-    return replace(config, encoders=replace(config.encoders, **{k: 'shipped' for k in config.scratch}))
+# %% ../../nbs/21f_cli.training.ipynb #d8f1ef38
+def _stand_in(config, pictures, folder):
+    "The transformer's part of a run from nothing: trained encoders of the same sizes, and a cache of the first pictures"
+    from dit_clipped.latents import build_cache
+    config = replace(config, encoders=replace(config.encoders, **{k: 'shipped' for k in config.scratch}))
+    enc = open_encoders(config)
+    build_cache(torch.utils.data.Subset(pictures, range(min(256, len(pictures)))), enc.vae, enc.text, folder/'cache', progress=False)
+    return replace(config, data=DataConfig(data=f'cache:{folder}/cache'))
 
 def describe(
     config: RunConfig, # Of the run
@@ -103,7 +107,7 @@ def _fresh(config, out, resume):
 
 def _place(kind): return f'runs/{"captions" if kind == "cache" else kind}'
 
-# %% ../../nbs/21f_cli.training.ipynb #e73e35d7
+# %% ../../nbs/21f_cli.training.ipynb #24f7495a
 @run_command
 def train(
     data: str=None,      # digits (when left out), pictograms, or coco:PATH, folder:PATH, hub:NAME, shards:PATTERN, cache:PATH
@@ -118,7 +122,7 @@ def train(
     config = configure(data, preset, **flags)
     out = Path(out or _place(data_kind(config.data.data)))
     given = tuple(k for k, v in flags.items() if v is not None and v is not False)
-    if dry_run: return print(_dry(config, out))
+    if dry_run: return print(_dry(config, given))
     if config.scratch: _fresh(config, out, resume or 'auto')
     try:
         run = build_run(config, out, given, not quiet)
@@ -128,7 +132,12 @@ def train(
     t = run.trainer
     print(f'done: dit_clipped_sample PROMPT --ckpt {home}' if home else f'{t.step} steps done; checkpoint {t.saved}, curve and samples in {t.out}')
 
-def _dry(config, out):
-    with tempfile.TemporaryDirectory() as folder: return describe(config, dry_run(build_run(_stand_in(config), folder, progress=False)))
+def _dry(config, given):
+    with tempfile.TemporaryDirectory() as d:
+        part = config
+        if config.scratch:
+            config, pictures, _ = staged_pictures(config, Path(d), given)
+            part = _stand_in(config, pictures, Path(d))
+        return describe(config, dry_run(build_run(part, d, progress=False)))
 
 train_main = as_command(train)
