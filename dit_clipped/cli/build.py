@@ -186,14 +186,14 @@ def _write_report(out, lines):
     out.mkdir(parents=True, exist_ok=True)
     (out/'report.txt').write_text('\n'.join(filter(None, lines)) + '\n', 'utf-8')
 
-# %% ../../nbs/21e_cli.build.ipynb #b1a614f0
+# %% ../../nbs/21e_cli.build.ipynb #1c0243cb
 def keep_pipeline(
     run: Run # After training
 ) -> Path: # OUT/pipeline; None when the end was not reached, and for digits, whose run folder draws
     "The averaged weights and their encoders as a pipeline folder"
     from dit_clipped.weights import load_model
     t, enc = run.trainer, run.encoders
-    if not t.main or t.step < t.steps or enc.text is None: return None
+    if enc.text is None or not is_main() or t.step < t.steps: return None
     net = load_model(t.saved, file='ema.safetensors')              # whole, also after fsdp
     pipe = pipeline_of(net, t.loss_fn.objective, enc, run.config.sampling).to('cpu', torch.float16)
     home = pipe.save_pretrained(run.out/'pipeline')

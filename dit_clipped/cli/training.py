@@ -55,13 +55,13 @@ def dry_run(
     peak = torch.cuda.max_memory_allocated()/1e9 if torch.cuda.is_available() else None
     return Costs(n_params(m), gflops(m), t.batch_size*m.config.n_tokens*t.world, 20*p/1e9, 16*p/1e9, peak, secs, secs*steps/3600)
 
-# %% ../../nbs/21f_cli.training.ipynb #d8f1ef38
+# %% ../../nbs/21f_cli.training.ipynb #f280b849
 def _stand_in(config, pictures, folder):
     "The transformer's part of a run from nothing: trained encoders of the same sizes, and a cache of the first pictures"
     from dit_clipped.latents import build_cache
     config = replace(config, encoders=replace(config.encoders, **{k: 'shipped' for k in config.scratch}))
     enc = open_encoders(config)
-    build_cache(torch.utils.data.Subset(pictures, range(min(256, len(pictures)))), enc.vae, enc.text, folder/'cache', progress=False)
+    build_cache(torch.utils.data.Subset(pictures, range(min(64, len(pictures)))), enc.vae, enc.text, folder/'cache', progress=False)
     return replace(config, data=DataConfig(data=f'cache:{folder}/cache'))
 
 def describe(
