@@ -6,15 +6,15 @@
 __all__ = ['make_objective', 'start_model', 'make_denoiser', 'pipeline_of', 'draw_labels', 'sample_grid', 'make_trainer', 'Run',
            'build_run', 'is_main', 'keep_pipeline', 'fit_run', 'open_run']
 
-# %% ../../nbs/21e_cli.build.ipynb #499ea0fc
+# %% ../../nbs/21e_cli.build.ipynb #6a19b834
 import os, shutil, warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 import torch
 from ..core import one_of, require, set_seed
 from .config import PRESETS, ObjectiveConfig, RunConfig, SamplingConfig, data_kind, read_run, save_run
-from .encoders import Encoders, check_places, make_encoders, often, open_encoders, run_precision, say_stage
-from .encoders import start_folder, train_text
+from .encoders import Encoders, check_places, make_encoders, open_encoders, run_precision, say_stage
+from .encoders import _often, start_folder, train_text
 from .sources import Source, make_source, open_pictures, sized_pictures, staged_pictures
 
 # %% ../../nbs/21e_cli.build.ipynb #a2197eb9
@@ -107,14 +107,14 @@ def sample_grid(
     y = encoders.text(list(prompts), notes=CaptionNotes())         # what it cannot read has been said
     return lambda m: make(m)(prompt_embeds=y, seed=0, output_type='pt').images*2 - 1
 
-# %% ../../nbs/21e_cli.build.ipynb #4931bf70
+# %% ../../nbs/21e_cli.build.ipynb #1ddafd1a
 def _trainer_options(config):
     "Fields of a config that `Trainer` has, too"
     from dit_clipped.trainer import Habits
     names = {f.name for f in fields(Habits)}
     own = {k: v for part in (config.optim, config.loop) for k, v in vars(part).items() if k in names}
     usual = PRESETS['pictograms'].loop.save_every
-    if config.scratch and config.loop.save_every == usual: own['save_every'] = often(usual, config.optim.steps)
+    if config.scratch and config.loop.save_every == usual: own['save_every'] = _often(usual, config.optim.steps)
     return own | dict(warmup=min(config.optim.warmup, config.optim.steps//10), precision=run_precision(config))
 
 def _extra(config):

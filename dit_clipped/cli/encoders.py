@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SECONDS', 'start_folder', 'start_manner', 'configure', 'check_places', 'Encoders', 'own_device', 'open_text',
            'open_encoders', 'fast_precision', 'pace', 'Plan', 'plan', 'stages', 'say_stage', 'Stopped', 'run_precision',
-           'often', 'train_text', 'train_pixels', 'make_encoders']
+           'train_text', 'train_pixels', 'make_encoders']
 
 # %% ../../nbs/21c_cli.encoders.ipynb #79f92dc7
 import os, time
@@ -111,10 +111,9 @@ def own_device() -> torch.device:
     if torch.cuda.is_available(): torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
     return default_device()
 
-# %% ../../nbs/21c_cli.encoders.ipynb #4102603f
-def open_text(
-    name: str,     # shipped, a folder, or NAME:PRETRAINED
-    offline: bool  # Never ask the Hub
+# %% ../../nbs/21c_cli.encoders.ipynb #a061204f
+def open_text(name: str, # shipped, a folder, or NAME:PRETRAINED
+    offline: bool        # Never ask the Hub
 ): # A `CLIPText`
     "A text tower by name"
     from dit_clipped.text import CLIPText
@@ -190,10 +189,11 @@ def _shrunk(config, given):
     share = max(0., left)/max(1e-9, sum(c for k, c in cost.items() if k not in kept))
     return {k: v if k in kept else max(20, round(v*share)) for k, v in n.items()}
 
-# %% ../../nbs/21c_cli.encoders.ipynb #c0b670b8
+# %% ../../nbs/21c_cli.encoders.ipynb #6f2a481e
 def _kept_plan(file, config, given):
     p = from_json(Plan, read_json(file), file)
-    now = _counts(config) | dict(minutes=config.loop.minutes); was = {f: getattr(p, k) for k, f in _PLAN.items()} | dict(minutes=p.minutes)
+    now, was = dict(_counts(config), minutes=config.loop.minutes), {f: getattr(p, k) for k, f in _PLAN.items()}
+    was['minutes'] = p.minutes
     for k in given:
         require(k not in was or now[k] == was[k], f'{file} says {k} {was.get(k)}, and now comes {now.get(k)}: '
             f'a run follows the plan it began with. Leave --{k} out, or pass another --out')
@@ -231,7 +231,7 @@ def say_stage(
     names = stages(config)
     print(f'[{names.index(stage) + 1}/{len(names)}] {stage}', flush=True)
 
-# %% ../../nbs/21c_cli.encoders.ipynb #f0fa24c0
+# %% ../../nbs/21c_cli.encoders.ipynb #8798b795
 class Stopped(Exception):
     "A stage was stopped before its end; the same call goes on"
 
@@ -245,14 +245,9 @@ def run_precision(
     p = config.optim.precision
     return fast_precision(default_device()) if p == 'auto' else p
 
-def often(
-    every: int, # Steps between checkpoints, as usual
-    steps: int  # Of this run
-) -> int: # Not more than `every`
-    "Short runs save more often: at least four times, but not below every twentieth step"
-    return min(every, max(20, steps//4))
+def _often(every, steps): return min(every, max(20, steps//4))   # short runs save more often, but not before step 20
 
-# %% ../../nbs/21c_cli.encoders.ipynb #a299cdc3
+# %% ../../nbs/21c_cli.encoders.ipynb #aab72fd9
 def train_text(
     config: RunConfig, # How long, and from which weights
     out: Path,         # Run folder; gets clip/
@@ -264,13 +259,13 @@ def train_text(
     from dit_clipped.text import ClipRecipe, train_clip
     e, short = config.encoders, config.data.short_captions
     recipe = ClipRecipe(text_steps=e.text_steps, image_steps=e.image_steps, seed=config.loop.seed,
-        short_captions=short and max(short, .25), save_every=often(100, e.image_steps))
+        short_captions=short and max(short, .25), save_every=_often(100, e.image_steps))
     home = start_folder(config.init) if pictures is None else None
     train_clip(out/'clip', recipe, pictures, stage=stage, init=home, progress=progress)
     _done(out/'clip'/('clip_image' if stage == 'image' else 'text_encoder')/'model.safetensors', 'image tower' if stage == 'image' else 'text tower')
     return out/'clip'
 
-# %% ../../nbs/21c_cli.encoders.ipynb #6709d5ab
+# %% ../../nbs/21c_cli.encoders.ipynb #922b217a
 def train_pixels(
     config: RunConfig, # How long, and from which weights
     out: Path,         # Run folder; gets vae/
@@ -281,7 +276,7 @@ def train_pixels(
     from dit_clipped.latents import VAERecipe, train_vae
     folder, home, n = out/'vae/vae', start_folder(config.init), config.encoders.vae_steps
     if not (folder/'config.json').is_file():
-        recipe = VAERecipe(steps=n, lr=1e-3 if home else 2e-3, seed=config.loop.seed, save_every=often(250, n),
+        recipe = VAERecipe(steps=n, lr=1e-3 if home else 2e-3, seed=config.loop.seed, save_every=_often(250, n),
             measured=min(1024, max(64, n)), precision=run_precision(config))
         try: train_vae(out/'vae', recipe, pictures, init=home and home/'vae', progress=progress)
         except KeyboardInterrupt: raise Stopped('stopped in the stage VAE: the same command goes on from there') from None

@@ -138,7 +138,7 @@ def _only_read(kind, flags):
     require(not odd, f'{what} does not read --{", --".join(odd)}: leave it out; it reads --{", --".join(sorted(_JUDGED[kind]))}')
     return given
 
-# %% ../../nbs/21i_cli.judging.ipynb #b2a1aa06
+# %% ../../nbs/21i_cli.judging.ipynb #cb41d90f
 def _call(given):
     "Flags as arguments of `evaluate_scenes`"
     names = dict(steps='num_inference_steps', guidance='guidance_scale', sampler='scheduler')
@@ -146,6 +146,7 @@ def _call(given):
     if 'guide_from' in call: call['guidance_interval'] = (call.pop('guide_from'), 1.)
     return call
 
+# %% ../../nbs/21i_cli.judging.ipynb #42ab61fc
 def evaluate(
     ckpt: str='runs/digits', # Run folder of digits; or a pipeline folder, or 'shipped'
     out: str=None,           # Save the guided pictures as a grid here; of a sweep the rows, as JSON
@@ -171,6 +172,7 @@ def evaluate(
     if given.pop('sweep', False): sweep_scenes(folder, out=out, **given)
     else: evaluate_scenes(folder, out=out, **_call(given))
 
+# %% ../../nbs/21i_cli.judging.ipynb #4f88e7a5
 in_groups(evaluate, **{'runs of digits': 'per_label', 'pipelines, and sweeps': 'one two wording classifier',
     'pipelines': 'steps guidance sampler guide_from', 'a sweep instead': 'sweep'})
 evaluate_main = as_command(evaluate)

@@ -55,7 +55,7 @@ def dry_run(
     peak = torch.cuda.max_memory_allocated()/1e9 if torch.cuda.is_available() else None
     return Costs(n_params(m), gflops(m), t.batch_size*m.config.n_tokens*t.world, 20*p/1e9, 16*p/1e9, peak, secs, secs*steps/3600)
 
-# %% ../../nbs/21f_cli.training.ipynb #f280b849
+# %% ../../nbs/21f_cli.training.ipynb #299f67df
 def _stand_in(config, pictures, folder):
     "The transformer's part of a run from nothing: trained encoders of the same sizes, and a cache of the first pictures"
     from dit_clipped.latents import build_cache
@@ -70,9 +70,10 @@ def describe(
 ) -> str: # Some lines
     "What would be trained, and what it would cost"
     e, c = config.encoders, costs
-    counts = dict(VAE=e.vae_steps, **{'text tower': e.text_steps, 'text and image tower': e.image_steps, 'image tower': e.image_steps})
+    counts = {'VAE': e.vae_steps, 'text tower': e.text_steps, 'text and image tower': e.image_steps, 'image tower': e.image_steps}
     first = [f'{s}: {counts[s]:,} steps' for s in stages(config) if s in counts]
-    return '\n'.join([*first, f'transformer: {config.model or "that of " + str(config.init)} on {config.data.data}, {config.optim.steps:,} steps of {config.optim.batch_size}',
+    model, o = config.model or f'that of {config.init}', config.optim
+    return '\n'.join([*first, f'transformer: {model} on {config.data.data}, {o.steps:,} steps of {o.batch_size}',
         f'{c.parameters/1e6:.1f} M parameters, {c.gflops:.2f} Gflops a picture, {c.tokens:,} tokens a step',
         f'weights, gradient, two moments, average: {c.held_gb:.2f} GB; activations come on top'
             + (f'; peak on the GPU {c.peak_gb:.2f} GB' if c.peak_gb else ''),
@@ -107,7 +108,16 @@ def _fresh(config, out, resume):
 
 def _place(kind): return f'runs/{"captions" if kind == "cache" else kind}'
 
-# %% ../../nbs/21f_cli.training.ipynb #24f7495a
+# %% ../../nbs/21f_cli.training.ipynb #7b587b0d
+def _dry(config, given):
+    with tempfile.TemporaryDirectory() as d:
+        part = config
+        if config.scratch:
+            config, pictures, _ = staged_pictures(config, Path(d), given)
+            part = _stand_in(config, pictures, Path(d))
+        return describe(config, dry_run(build_run(part, d, progress=False)))
+
+# %% ../../nbs/21f_cli.training.ipynb #0b8d0700
 @run_command
 def train(
     data: str=None,      # digits (when left out), pictograms, or coco:PATH, folder:PATH, hub:NAME, shards:PATTERN, cache:PATH
@@ -131,13 +141,5 @@ def train(
     except Stopped as e: return print(e)
     t = run.trainer
     print(f'done: dit_clipped_sample PROMPT --ckpt {home}' if home else f'{t.step} steps done; checkpoint {t.saved}, curve and samples in {t.out}')
-
-def _dry(config, given):
-    with tempfile.TemporaryDirectory() as d:
-        part = config
-        if config.scratch:
-            config, pictures, _ = staged_pictures(config, Path(d), given)
-            part = _stand_in(config, pictures, Path(d))
-        return describe(config, dry_run(build_run(part, d, progress=False)))
 
 train_main = as_command(train)
