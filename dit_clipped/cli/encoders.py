@@ -68,7 +68,7 @@ def _which(data, preset):
     require(None in (data, preset) or data == preset, f'--data {data} and --preset {preset}: pass one of them')
     return data or preset or 'digits'
 
-# %% ../../nbs/21c_cli.encoders.ipynb #15f80504
+# %% ../../nbs/21c_cli.encoders.ipynb #740536fb
 def configure(
     data: str=None,   # What --data says; digits when nothing does
     preset: str=None, # digits or pictograms: another word for it
@@ -80,8 +80,7 @@ def configure(
     refuse_unread(kind, flags)
     base = _base(kind, flags); base = replace(base, data=replace(base.data, data=data))
     if flags.get('init') is None: return override(base, **flags)
-    manner = start_manner(flags['init'])
-    if kind == 'pictograms': manner = {}                           # as its preset says
+    manner = {} if kind == 'pictograms' else start_manner(flags['init'])      # pictograms: as its preset says
     base = _replaced(base, dict(manner, model=None if start_folder(flags['init']) else base.model))
     return override(base, **flags)
 
@@ -169,7 +168,7 @@ _PLAN = dict(text='text_steps', vae='vae_steps', items='items', steps='steps', i
 
 def _counts(config): return {k: getattr(getattr(config, flag_fields()[k][0]), k) for k in _PLAN.values()}
 
-# %% ../../nbs/21c_cli.encoders.ipynb #36ea4cb6
+# %% ../../nbs/21c_cli.encoders.ipynb #58985459
 def _costs(config):
     "Seconds per step or item here, at this size of picture and of network"
     from dit_clipped.dit import gflops
@@ -183,8 +182,7 @@ def _costs(config):
 def _shrunk(config, given):
     "Counts that fit into the minutes"
     n, speed = _counts(config), pace(); cost = {k: c*n[k]*speed for k, c in _costs(config).items()}
-    fixed = () if data_kind(config.data.data) == 'pictograms' else ('items',)       # every picture is cached
-    kept = [k for k in n if k in given or k in fixed]
+    kept = [k for k in n if k in given or k == 'items' and data_kind(config.data.data) == 'captions']   # all are cached
     left = config.loop.minutes*60 - sum(cost[k] for k in kept)
     share = max(0., left)/max(1e-9, sum(c for k, c in cost.items() if k not in kept))
     return {k: v if k in kept else max(20, round(v*share)) for k, v in n.items()}
