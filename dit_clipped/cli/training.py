@@ -64,6 +64,8 @@ def _stand_in(config, pictures, folder):
     build_cache(torch.utils.data.Subset(pictures, range(min(64, len(pictures)))), enc.vae, enc.text, folder/'cache', progress=False)
     return replace(config, data=DataConfig(data=f'cache:{folder}/cache'))
 
+def _long(hours): return f'{hours:.1f} h' if hours >= 1 else f'{hours*60:.1f} min'
+
 def describe(
     config: RunConfig, # Of the run
     costs: Costs       # From `dry_run`
@@ -77,7 +79,7 @@ def describe(
         f'{c.parameters/1e6:.1f} M parameters, {c.gflops:.2f} Gflops a picture, {c.tokens:,} tokens a step',
         f'weights, gradient, two moments, average: {c.held_gb:.2f} GB; activations come on top'
             + (f'; peak on the GPU {c.peak_gb:.2f} GB' if c.peak_gb else ''),
-        f'a checkpoint: {c.checkpoint_gb:.2f} GB; a step: {c.seconds:.2f} s; the transformer: {c.hours:.1f} h'])
+        f'a checkpoint: {c.checkpoint_gb:.2f} GB; a step: {c.seconds:.2f} s; the transformer: {_long(c.hours)}'])
 
 # %% ../../nbs/21f_cli.training.ipynb #d26b2fca
 def _hidden(argv):
