@@ -4,8 +4,7 @@
     python .ci/house.py --numbers   numbers in prose that stand in no output and in no code of their page
 """
 import ast, json, re, statistics, subprocess, sys
-from pathlib import Path
-from readme import ROOT, settings
+from readme import ROOT
 
 NBS, PKG = ROOT/'nbs', ROOT/'dit_clipped'
 REFUSAL, HEADING = re.compile(r'\btest_fail\('), re.compile(r'(?m)^## ')
