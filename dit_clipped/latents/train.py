@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from fastcore.basics import patch
 from pathlib import Path
 from torch import nn, Tensor
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader, Subset
 from typing import NamedTuple
 from ..core import in_range, require, set_seed
@@ -241,13 +240,6 @@ def _pictures(data, r, f):
     train, held, some = (_Pictures(data, sorted(rows), shape) for rows in (order[k:], order[:k], order[k:][:r.measured]))
     return _Source(DataLoader(train, collate_fn=_whole), some.batches, held.batches, max(shape[1:]))
 
-# %% ../../nbs/14c_latents.train.ipynb #14fa8e8d
-def _lay_out(opt, *_):
-    "Moments in the memory layout of their parameters"
-    for p, state in opt.state.items():
-        for k, v in state.items():
-            if v.shape == p.shape and v.stride() != p.stride(): state[k] = torch.empty_like(p).copy_(v)
-
 # %% ../../nbs/14c_latents.train.ipynb #f1329801
 def _judge(folder, batches):
     "PSNR of held-out pictures: printed, and kept in quality.json"
@@ -267,9 +259,7 @@ def _fit(r, src, old, out, **kwargs):
     t = Trainer(net, src.train, lambda m, x: m(x), out, steps=r.steps, batch_size=r.batch_size, lr=r.lr,
         seed=r.seed, precision=r.precision, save_every=r.save_every, encode_fn=src.encode,
         warmup=min(50, r.steps//10), ema_decay=.995, **kwargs)
-    hook = register_optimizer_step_pre_hook(_lay_out)
-    try: t.fit()
-    finally: hook.remove()
+    t.fit()
     require(t.step == r.steps, f'{out}: stopped at step {t.step} of {r.steps}, and no VAE written yet: call '
         'train_vae again with the same recipe to go on', KeyboardInterrupt)
     return t.ema.model

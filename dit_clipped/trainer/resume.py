@@ -66,8 +66,9 @@ def save(self:Trainer) -> Path: # The checkpoint
 
 # %% ../../nbs/13h_trainer.resume.ipynb #a10c0024
 def _sharded_like(v, p):
-    "`v`, split as `p` is"
-    if not hasattr(p, 'full_tensor') or v.shape != p.shape: return v
+    "`v`, split over the processes and laid out in memory as `p` is"
+    if v.shape != p.shape: return v
+    if not hasattr(p, 'full_tensor'): return v if v.stride() == p.stride() else torch.empty_like(p, dtype=v.dtype).copy_(v)
     from torch.distributed.tensor import distribute_tensor
     return distribute_tensor(v.to(p.device), p.device_mesh, p.placements, src_data_rank=None)
 
