@@ -488,7 +488,7 @@ def exam(home, out):
         yield dict(name='exam', ok=None, said=f'no {reader.relative_to(ROOT)}', seconds=0.)
         return
     one, two = (1000, 500) if CUDA else (8, 4)
-    r = cli.evaluate_scenes(str(home), one, two, out=str(out/'exam.png'), reader=str(reader))
+    r = cli.evaluate_scenes(str(home), one, two, out=str(out/'exam.png'), classifier=str(reader))
     said = ', '.join(f'{k} {r[k]["all"]:.1%}' for k in ('trained', 'held-out', 'two') if k in r)
     yield dict(name='exam', ok=True, said=f'all right: {said}; plain borders {r["plain"]:.1%}', report=r,
                seconds=time.time()-t0)

@@ -171,7 +171,7 @@ def _through(run, make, asked, *folders):
 def _asked(run, data):
     "What decides the towers, as JSON gives it back"
     own = getattr(data, 'identity', dict)
-    data = data if data is None else dict(kind=type(data).__name__, items=len(data), **own())
+    data = data if data is None else dict(kind=type(data).__name__, items=len(data)) | own()
     init = run.init and CLIPText.from_pretrained(run.init/'text_encoder').sha256()
     recipe = {k: v for k, v in asdict(run.recipe).items() if k != 'save_every'}
     return json.loads(json.dumps(dict(recipe=recipe, data=data, init=init)))
