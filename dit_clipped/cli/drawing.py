@@ -48,7 +48,7 @@ class Wish:
 # %% ../../nbs/21h_cli.drawing.ipynb #ccc90a1f
 def _by_label(pipe, w, progress):
     count = pipe.denoiser.config.num_classes
-    require(count, 'this model listens to prompts, not to labels: pass a prompt')
+    require(count, 'this model is conditioned on prompts, not on labels: pass a prompt')
     which = range(count) if w.label is None else [w.label]
     labels = [which[k % len(which)] for k in range(w.n)]
     return draw_labels(pipe, labels, w.seed, w.sampler, w.steps, w.guidance, progress)
