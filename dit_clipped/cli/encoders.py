@@ -31,8 +31,6 @@ def start_folder(
         "folder: pass --init shipped, or the pipeline/ of a run", FileNotFoundError)
     return folder
 
-_shipped = shipped_folder # the name that older scripts import
-
 # %% ../../nbs/21c_cli.encoders.ipynb #f1113e29
 def _encoder_names(home, init):
     if init == 'shipped': return 'shipped', 'shipped'

@@ -11,10 +11,12 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from ..core import in_range, require
-from ..files import read_json
+from ..files import read_json, shipped_folder
 from ..patches import height_width
 from .config import RunConfig, data_kind
 from .encoders import Encoders, plan, say_stage, start_folder
+
+_shipped = shipped_folder # the name that older scripts import from here
 
 # %% ../../nbs/21d_cli.sources.ipynb #14a4d481
 def open_pictures(
