@@ -148,8 +148,8 @@ def _open_run(path, overrides, offline=False):
     path = _newest_checkpoint(path); answers,written = run_answers(path)
     config = {k: written[v] for k,v in _RUN_NAMES.items() if v in written} | dict(trained=True)
     from_json(_Config, config, f'extra in {path}/config.json')
+    objective = overrides.get('scheduler') or run_objective(answers)             # small files first
     run,record = find_encoders(path)
     encoders = [_run_encoder(part, run, record, overrides, getattr(answers, part), offline)
         for part in ('vae', 'text_encoder')]
-    model = overrides.get('denoiser') or load_model(path, file='ema.safetensors')
-    return model,overrides.get('scheduler') or run_objective(answers),*encoders,config
+    return overrides.get('denoiser') or load_model(path, file='ema.safetensors'),objective,*encoders,config
