@@ -275,7 +275,7 @@ def train_vae(
     callbacks: tuple=() # Those of the `Trainer`
 ) -> Path: # The folder of the VAE, out/vae; KeyboardInterrupt when the run was stopped before its end
     "Train a small VAE, or go on with a run that was stopped"
-    require(isinstance(recipe, VAERecipe), f'recipe is {recipe!r}, expected VAERecipe(steps=..., ...)', TypeError)
+    require(hasattr(recipe, 'completed'), f'recipe is {recipe!r}, expected VAERecipe(steps=..., ...)', TypeError)
     set_seed(recipe.seed)
     old = None if init is None else VAE.from_pretrained(init)
     r = recipe.completed(old is not None, data is None)

@@ -216,7 +216,7 @@ def train_clip(
     device=None # `default_device()` when None
 ) -> Path: # `out`; a tower that is missing there was stopped, and the same call goes on
     "Train a small CLIP of open_clip's own classes; the same recipe, the same weights"
-    require(isinstance(recipe, ClipRecipe), f'recipe is {recipe!r}, expected ClipRecipe(text_steps=..., image_steps=...)', TypeError)
+    require(hasattr(recipe, 'text_steps'), f'recipe is {recipe!r}, expected ClipRecipe(text_steps=..., image_steps=...)', TypeError)
     one_of(stage, ['text', 'image', 'both'], 'stage')
     init = init and find_folder(init, what='a pipeline folder')
     run = ClipRun(Path(out), recipe, init, progress, str(device or default_device()))
