@@ -129,7 +129,7 @@ def train(
     preset: str=None,    # digits or pictograms: another word for --data
     dry_run: bool=False, # Take a few steps and say what would be trained and what it would cost
     **flags
-):
+) -> Path: # The pipeline folder; None for digits, for a dry run and for a run that was stopped
     "Train a diffusion transformer; the preset of the data answers what is left out"
     config = configure(data, preset, **flags)
     out = Path(out or _place(data_kind(config.data.data)))
@@ -143,5 +143,6 @@ def train(
     except Stopped as e: return print(e)
     t = run.trainer
     print(f'done: dit_clipped_sample PROMPT --ckpt {home}' if home else f'{t.step} steps done; checkpoint {t.saved}, curve and samples in {t.out}')
+    return home
 
 train_main = as_command(train)
