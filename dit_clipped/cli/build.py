@@ -156,13 +156,13 @@ class Run:
 def build_run(
     config: RunConfig,  # What to train
     out,                # Run folder
-    given: tuple=(),    # Names of the flags that were given, which a plan must keep
+    overrides: tuple=(),    # Names of the flags that were passed, which a plan must keep
     progress: bool=True # Draw bars
 ) -> Run: # ValueError, FileNotFoundError; `Stopped` when a stage before the transformer was stopped
     "Data, encoders, network and trainer from a config; encoders from nothing are trained first"
     out = Path(out); check_places(config)
     if config.scratch:
-        config, pictures, some = staged_pictures(config, out, given)
+        config, pictures, some = staged_pictures(config, out, overrides)
         save_run(config, out)
         encoders = make_encoders(config, out, some, progress)
     else:

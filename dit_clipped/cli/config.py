@@ -160,7 +160,7 @@ def data_kind(
 # %% ../../nbs/21b_cli.config.ipynb #168157d5
 def refuse_unread(
     kind: str, # One of `DATA_KINDS`
-    flags      # Names of the flags that were given
+    flags      # Names of the flags that were passed
 ):
     "ValueError for flags that this kind of data does not read"
     known = flag_fields()
@@ -180,7 +180,7 @@ def scratch(self: RunConfig) -> tuple: # 'vae' and 'clip', those that are
 
 def refuse_idle(
     config: RunConfig, # With the flags in it
-    flags              # Names of the flags that were given
+    flags              # Names of the flags that were passed
 ):
     "ValueError for flags that have no effect beside the others"
     kind = data_kind(config.data.data)
@@ -207,10 +207,10 @@ def override(
     **flags            # Its fields, whatever part they are in; None and False say nothing
 ) -> RunConfig: # ValueError for a flag that the data does not read, and for a value of another type or out of range
     "`config` with some fields changed"
-    given = {k: v for k, v in flags.items() if v is not None and v is not False}
-    refuse_unread(data_kind(config.data.data), [k for k in given if k != 'data'])
-    new = _replaced(config, {k: _value(k, v) for k, v in given.items()})
-    refuse_idle(new, given)
+    overrides = {k: v for k, v in flags.items() if v is not None and v is not False}
+    refuse_unread(data_kind(config.data.data), [k for k in overrides if k != 'data'])
+    new = _replaced(config, {k: _value(k, v) for k, v in overrides.items()})
+    refuse_idle(new, overrides)
     return new
 
 # %% ../../nbs/21b_cli.config.ipynb #232734ad

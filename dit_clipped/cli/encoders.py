@@ -179,20 +179,20 @@ def _costs(config):
     for k, part in _WORK.items(): per[k] *= part in config.scratch
     return per if data_kind(config.data.data) == 'pictograms' else dict(per, text_steps=0)
 
-def _shrunk(config, given):
+def _shrunk(config, overrides):
     "Counts that fit into the minutes"
     n, speed = _counts(config), pace(); cost = {k: c*n[k]*speed for k, c in _costs(config).items()}
-    kept = [k for k in n if k in given or k == 'items' and data_kind(config.data.data) == 'captions']   # all are cached
+    kept = [k for k in n if k in overrides or k == 'items' and data_kind(config.data.data) == 'captions']   # all are cached
     left = config.loop.minutes*60 - sum(cost[k] for k in kept)
     share = max(0., left)/max(1e-9, sum(c for k, c in cost.items() if k not in kept))
     return {k: v if k in kept else max(20, round(v*share)) for k, v in n.items()}
 
 # %% ../../nbs/21c_cli.encoders.ipynb #6f2a481e
-def _kept_plan(file, config, given):
+def _kept_plan(file, config, overrides):
     p = from_json(Plan, read_json(file), file)
     now, was = dict(_counts(config), minutes=config.loop.minutes), {f: getattr(p, k) for k, f in _PLAN.items()}
     was['minutes'] = p.minutes
-    for k in given:
+    for k in overrides:
         require(k not in was or now[k] == was[k], f'{file} says {k} {was.get(k)}, and now comes {now.get(k)}: '
             f'a run follows the plan it began with. Leave --{k} out, or pass another --out')
     return p
@@ -200,13 +200,13 @@ def _kept_plan(file, config, given):
 def plan(
     config: RunConfig, # Of a run that trains its encoders
     out,               # Run folder: the plan is kept in plan.json
-    given=()           # Names of the flags that were given: their counts stand
+    overrides=()           # Names of the flags that were passed: their counts stand
 ) -> RunConfig: # The same with the counts of the plan; ValueError when the run has another plan already
     "How long each stage may be"
     file = Path(out)/'plan.json'
-    if file.is_file(): p = _kept_plan(file, config, given)
+    if file.is_file(): p = _kept_plan(file, config, overrides)
     else:
-        n = _shrunk(config, given) if config.loop.minutes else _counts(config)
+        n = _shrunk(config, overrides) if config.loop.minutes else _counts(config)
         p = Plan(**{k: n[f] for k, f in _PLAN.items()}, minutes=config.loop.minutes)
         write_json(file, {k: v for k, v in asdict(p).items() if v is not None})
     return _replaced(config, {f: getattr(p, k) for k, f in _PLAN.items()})

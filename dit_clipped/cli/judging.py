@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['CLASSIFIER', 'SWEEP', 'GUIDES', 'evaluate_main', 'evaluate_digits', 'sit_exam', 'evaluate_scenes', 'sweep_scenes',
-           'evaluate']
+           'Judging', 'evaluate']
 
 # %% ../../nbs/21i_cli.judging.ipynb #983427c8
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 import torch
 from ..core import atomic_path, grid_image, in_range, require
 from ..images import save_image
-from .command import as_command, in_groups
+from .command import as_command, in_groups, with_fields
 from .config import read_run
 from .build import draw_labels, open_run
 
@@ -132,45 +133,50 @@ _JUDGED = dict(digits={'per_label', 'seed'}, sweep={'sweep', 'one', 'two', 'word
     pipeline={'seed', 'one', 'two', 'wording', 'steps', 'guidance', 'sampler', 'guide_from', 'classifier'})
 
 def _only_read(kind, flags):
-    "The flags that were given; ValueError for what this kind of evaluation does not read"
-    given = {k: v for k, v in flags.items() if v is not None and v is not False}; odd = [k for k in given if k not in _JUDGED[kind]]
+    "The flags that were passed; ValueError for what this kind of evaluation does not read"
+    overrides = {k: v for k, v in flags.items() if v is not None and v is not False}; odd = [k for k in overrides if k not in _JUDGED[kind]]
     what = dict(digits='a run of digits', pipeline='a pipeline', sweep='a sweep')[kind]
     require(not odd, f'{what} does not read --{", --".join(odd)}: leave it out; it reads --{", --".join(sorted(_JUDGED[kind]))}')
-    return given
+    return overrides
 
 # %% ../../nbs/21i_cli.judging.ipynb #cb41d90f
-def _call(given):
+def _call(overrides):
     "Flags as arguments of `evaluate_scenes`"
     names = dict(steps='num_inference_steps', guidance='guidance_scale', sampler='scheduler')
-    call = {names.get(k, k): v for k, v in given.items()}
+    call = {names.get(k, k): v for k, v in overrides.items()}
     if 'guide_from' in call: call['guidance_interval'] = (call.pop('guide_from'), 1.)
     return call
 
 # %% ../../nbs/21i_cli.judging.ipynb #42ab61fc
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    "How many drawings of what, and how they are drawn"
+    per_label: int=None      # Pictures per digit; 20
+    seed: int=None           # Of the first picture; 0
+    one: int=None            # Prompts for one object; 1000, of a sweep 200
+    two: int=None            # Prompts for two; 500, of a sweep 100
+    wording: str=None        # Sentence forms: train, heldout, fresh or short
+    classifier: str=None     # What reads the drawings; nbs/assets/classifier.safetensors
+    steps: int=None          # Denoising steps; the model's when left out, like the next two
+    guidance: float=None     # 1 or less is unguided
+    sampler: str=None        # euler or heun
+    guide_from: float=None   # Guide from here on, 0 (noise) to 1 (picture)
+    sweep: bool=False        # Try samplers, steps and guidance
+
+@with_fields(Judging)
 def evaluate(
     ckpt: str='runs/digits', # Run folder of digits; or a pipeline folder, or 'shipped'
     out: str=None,           # Save the guided pictures as a grid here; of a sweep the rows, as JSON
-    per_label: int=None,     # Pictures per digit; 20
-    seed: int=None,          # Of the first picture; 0
-    one: int=None,           # Prompts for one object; 1000, of a sweep 200
-    two: int=None,           # Prompts for two; 500, of a sweep 100
-    wording: str=None,       # Sentence forms: train, heldout, fresh or short
-    classifier: str=None,    # The judge; nbs/assets/classifier.safetensors
-    steps: int=None,         # Denoising steps; the model's when left out, like the next two
-    guidance: float=None,    # 1 or less is unguided
-    sampler: str=None,       # euler or heun
-    guide_from: float=None,  # Guide from here on, 0 (noise) to 1 (picture)
-    sweep: bool=False        # Try samplers, steps and guidance
+    **flags
 ):
     "Draw, and read the drawings back: digits by their classifier, pictograms by theirs"
-    flags = dict(per_label=per_label, seed=seed, one=one, two=two, wording=wording, classifier=classifier, steps=steps,
-        guidance=guidance, sampler=sampler, guide_from=guide_from, sweep=sweep)
+    flags = asdict(Judging(**flags))
     pipe = ckpt == 'shipped' or (Path(ckpt)/'model_index.json').is_file()
-    given = _only_read('sweep' if pipe and sweep else 'pipeline' if pipe else 'digits', flags)
-    if not pipe: evaluate_digits(ckpt, out=out, **given); return
+    settings = _only_read('sweep' if pipe and flags['sweep'] else 'pipeline' if pipe else 'digits', flags)
+    if not pipe: evaluate_digits(ckpt, out=out, **settings); return
     folder = None if ckpt == 'shipped' else ckpt
-    if given.pop('sweep', False): sweep_scenes(folder, out=out, **given)
-    else: evaluate_scenes(folder, out=out, **_call(given))
+    if settings.pop('sweep', False): sweep_scenes(folder, out=out, **settings)
+    else: evaluate_scenes(folder, out=out, **_call(settings))
 
 # %% ../../nbs/21i_cli.judging.ipynb #4f88e7a5
 in_groups(evaluate, **{'runs of digits': 'per_label', 'pipelines, and sweeps': 'one two wording classifier',

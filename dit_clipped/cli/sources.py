@@ -138,7 +138,7 @@ def make_source(
 def staged_pictures(
     config: RunConfig, # With encoders from nothing
     out: Path,         # Run folder
-    given: tuple=()    # Names of the flags that were given
+    overrides: tuple=()    # Names of the flags that were passed
 ) -> tuple: # (the config with its plan, all pictures, those that encoders may see: None for pictograms, which are drawn)
     "Readable pictures, and how long each stage may be"
     from dit_clipped.datasets import readable
@@ -149,7 +149,7 @@ def staged_pictures(
         good, _ = readable(open_pictures(config), out/'readable.json', config.data.max_bad, config.data.workers)
         some, pictures = good.only(_split(len(good), config.data.val)[0]), good.epochs(_epochs(good))
         config = replace(config, data=replace(config.data, items=len(pictures)))
-    config = plan(config, out, given)
+    config = plan(config, out, overrides)
     return config, pictures or open_pictures(config), some
 
 # %% ../../nbs/21d_cli.sources.ipynb #82e12068

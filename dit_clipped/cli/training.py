@@ -111,11 +111,11 @@ def _fresh(config, out, resume):
 def _place(kind): return f'runs/{"captions" if kind == "cache" else kind}'
 
 # %% ../../nbs/21f_cli.training.ipynb #7b587b0d
-def _dry(config, given):
+def _dry(config, overrides):
     with tempfile.TemporaryDirectory() as d:
         part = config
         if config.scratch:
-            config, pictures, _ = staged_pictures(config, Path(d), given)
+            config, pictures, _ = staged_pictures(config, Path(d), overrides)
             part = _stand_in(config, pictures, Path(d))
         return describe(config, dry_run(build_run(part, d, progress=False)))
 
@@ -133,11 +133,11 @@ def train(
     "Train a diffusion transformer; the preset of the data answers what is left out"
     config = configure(data, preset, **flags)
     out = Path(out or _place(data_kind(config.data.data)))
-    given = tuple(k for k, v in flags.items() if v is not None and v is not False)
-    if dry_run: return print(_dry(config, given))
+    overrides = tuple(k for k, v in flags.items() if v is not None and v is not False)
+    if dry_run: return print(_dry(config, overrides))
     if config.scratch: _fresh(config, out, resume or 'auto')
     try:
-        run = build_run(config, out, given, not quiet)
+        run = build_run(config, out, overrides, not quiet)
         print(f'begins with {run.begins}')
         home = run.fit(resume or 'auto')
     except Stopped as e: return print(e)

@@ -43,8 +43,8 @@ def _small(x, i):
     if x.shape[1:] != (side, side): x = F.interpolate(x[None], (side, side), mode='bilinear', antialias=True)[0]
     return ((x.clamp(-1, 1) + 1)*127.5).round().to(torch.uint8)                           # (3,s,s)
 
-def _texts_of(data, i, said):
-    texts = list(data.captions(i)) if hasattr(data, 'captions') else [said]
+def _texts_of(data, i, caption):
+    texts = list(data.captions(i)) if hasattr(data, 'captions') else [caption]
     bad = [t for t in texts if not isinstance(t, str)]
     require(texts and not bad, f'item {i} has the captions {texts[:2]}, expected texts', TypeError)
     return texts
@@ -58,9 +58,9 @@ def read_pairs(
     n, pictures, captions = len(data), [], []
     for k in range(min(n, most)):
         i = k*n//min(n, most)
-        try: x, said = data[i][:2]
+        try: x, caption = data[i][:2]
         except Unreadable: continue
-        pictures.append(_small(x, i)); captions.append(_texts_of(data, i, said))
+        pictures.append(_small(x, i)); captions.append(_texts_of(data, i, caption))
     require(len(pictures) > 1, f'{len(pictures)} of {n} pictures can be used, expected at least 2')
     return Pairs(torch.stack(pictures), captions)
 
