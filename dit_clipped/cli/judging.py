@@ -7,11 +7,11 @@ __all__ = ['CLASSIFIER', 'SWEEP', 'GUIDES', 'evaluate_main', 'evaluate_digits', 
            'Judging', 'evaluate']
 
 # %% ../../nbs/21i_cli.judging.ipynb #983427c8
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import torch
-from ..core import atomic_path, grid_image, in_range, require
+from ..core import grid_image, in_range, require
+from ..files import write_json
 from ..images import save_image
 from .command import as_command, in_groups, with_fields
 from .config import read_run
@@ -103,9 +103,6 @@ def _scores(r):
     return dict(one=one, two=r['two']['all'])
 
 # %% ../../nbs/21i_cli.judging.ipynb #3342e9e1
-def _write_rows(out, rows):
-    with atomic_path(out) as p: p.write_text(json.dumps(rows), 'utf-8')
-
 def sweep_scenes(
     ckpt,          # Pipeline folder; None: the shipped one
     one: int=200,  # Prompts for one object
@@ -125,7 +122,7 @@ def sweep_scenes(
         _, report = sit_exam(pipe, judge, exam, scheduler=s, num_inference_steps=n, guidance_scale=g)
         rows.append(_choice(s, n, g) | _scores(report))
         print(*(f'{k} {v:.3g}' if isinstance(v, float) else f'{k} {v}' for k, v in rows[-1].items()), flush=True)
-    if out: _write_rows(out, rows)
+    if out: write_json(out, rows)
     return rows
 
 # %% ../../nbs/21i_cli.judging.ipynb #61575dfa
