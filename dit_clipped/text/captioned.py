@@ -7,7 +7,7 @@ __all__ = ['MOST', 'Pairs', 'read_pairs', 'words_of', 'drop_words', 'moved', 'Ca
            'pairs_stage', 'train_clip']
 
 # %% ../../nbs/15h_text.captioned.ipynb #1bd7563a
-import json
+import json, warnings
 import torch, torch.nn.functional as F
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -182,16 +182,15 @@ def _agree(run, asked):
     require(not diff, f'{run.out} holds a run with other settings: {"; ".join(diff)}. Pass these, or another folder')
 
 # %% ../../nbs/15h_text.captioned.ipynb #eb6b84a4
-def _refuse_half(run):
+def _warn_of_half(run):
     "Older versions trained by a loop of their own, into `checkpoints`"
     old = sorted((run.out/'checkpoints').glob('step_*'))
-    require(not old or _finished(run, 'text_encoder'), f'{run.out} holds half a text tower of an older version '
-        f'({old[-1].name if old else ""}), whose loop is no longer here: finish it with that version, or remove '
-        f'{run.out/"checkpoints"} to begin again')
+    if old and not _finished(run, 'text_encoder'): warnings.warn(f'{run.out} holds half a text tower of an older version '
+        f'({old[-1].name}), whose loop is no longer here: this stage begins anew. {run.out/"checkpoints"} is not needed any more')
 
 def _check_order(run, stage):
     "Refuse, before anything is written, what cannot be continued"
-    _refuse_half(run)
+    _warn_of_half(run)
     require(stage != 'image' or _finished(run, 'text_encoder'), f"{run.out} has no trained text tower yet: "
         "stage='text' comes first")
 
