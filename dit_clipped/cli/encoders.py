@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import torch
 from ..core import default_device, default_dtype, require
-from ..files import find_folder, from_json, read_json, shipped_folder, write_json
+from ..files import find_folder, from_json, is_shipped, read_json, shipped_folder, write_json
 from .config import CLIP_B32, PRESETS, REFINE, SCRATCH, RunConfig, _replaced, data_kind
 from .config import flag_fields, override, read_run, refuse_unread
 
@@ -23,7 +23,7 @@ def start_folder(
 ): # The pipeline or run folder; None for a published file and for nothing; FileNotFoundError
     "Where the weights of `--init` are"
     if init is None or Path(init).is_file(): return None
-    folder = shipped_folder() if init == 'shipped' else Path(init)
+    folder = shipped_folder(model=init) if is_shipped(init) else Path(init)
     if (folder/'pipeline/model_index.json').is_file(): return folder/'pipeline'
     for run in (folder, folder/'dit'):
         if (run/'checkpoints').is_dir(): return run
@@ -33,7 +33,7 @@ def start_folder(
 
 # %% ../../nbs/21c_cli.encoders.ipynb #f1113e29
 def _encoder_names(home, init):
-    if init == 'shipped': return 'shipped', 'shipped'
+    if is_shipped(init): return init, init
     if (home/'model_index.json').is_file(): return str(home.absolute()/'vae'), str(home.absolute()/'text_encoder')
     record = read_json(home/'encoders.json')
     names = [record.get(k, {}).get('name') for k in ('vae', 'text_encoder')]
@@ -90,7 +90,7 @@ def check_places(
 ):
     "FileNotFoundError for a place that is not there, before anything slow is done"
     clip, (source, _, where) = config.encoders.clip, config.data.data.partition(':')
-    known = clip in (None, 'shipped', 'scratch') or Path(clip).is_dir() or ':' in clip
+    known = clip in (None, 'scratch') or is_shipped(clip) or Path(clip).is_dir() or ':' in clip
     require(known, f'no folder {clip}: pass a folder of CLIPText, or NAME:PRETRAINED of open_clip, '
         f'such as {CLIP_B32}', FileNotFoundError)
     require(source not in ('coco', 'folder') or Path(where).expanduser().is_dir(), f'no folder {where}: check the path', FileNotFoundError)
@@ -116,7 +116,7 @@ def open_text(name: str, # shipped, a folder, or NAME:PRETRAINED
 ): # A `CLIPText`
     "A text tower by name"
     from dit_clipped.text import CLIPText
-    if name == 'shipped' or Path(name).is_dir(): return CLIPText.from_pretrained(find_folder(name, part='text_encoder'))
+    if is_shipped(name) or Path(name).is_dir(): return CLIPText.from_pretrained(find_folder(name, part='text_encoder'))
     return CLIPText.from_open_clip(*name.split(':', 1), local_files_only=offline)
 
 def open_encoders(
@@ -126,7 +126,7 @@ def open_encoders(
     from dit_clipped.latents import VAE
     e, dev = config.encoders, own_device()
     text = open_text(e.clip, e.offline)
-    vae = VAE.from_pretrained(shipped_folder('vae') if e.vae == 'shipped' else e.vae, local_files_only=e.offline)
+    vae = VAE.from_pretrained(e.vae, local_files_only=e.offline)
     return Encoders(vae.to(dev), text.to(dev), e.vae, e.clip)
 
 # %% ../../nbs/21c_cli.encoders.ipynb #5110f47e

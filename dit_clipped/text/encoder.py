@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from safetensors.torch import save_file
 from ..conditioning import TextCond, length_mask
 from ..core import atomic_path, in_range, require
-from ..files import from_json, read_json, shipped_folder, typed, write_json
+from ..files import from_json, is_shipped, read_json, shipped_folder, typed, write_json
 from .tokenizer import CaptionNotes, WordTokenizer, _BPE
 from .tower import TextTower
 from ..weights import blank, load_strict, plain_state, read_state
@@ -157,7 +157,7 @@ class _TextFile:
     tokenizer: str|None = None
 
 # %% ../../nbs/15e_text.encoder.ipynb #7fed9e89
-def _folder(folder, part): return shipped_folder(part) if str(folder) == 'shipped' else Path(folder)
+def _folder(folder, part): return shipped_folder(part, folder) if is_shipped(folder) else Path(folder)
 
 def _tower(sizes): return blank(lambda: TextTower(**asdict(sizes)), sizes.numbers())
 
@@ -175,7 +175,7 @@ def _tokenizer(name, file, sizes):
 # %% ../../nbs/15e_text.encoder.ipynb #552f1647
 @patch(cls_method=True)
 def from_pretrained(cls: CLIPText,
-    folder, # From `save_pretrained`, or 'shipped'
+    folder, # From `save_pretrained`, or a shipped model, or 'shipped'
     layers=None # As in `CLIPText`; as saved when None
 ):
     "Read a saved `CLIPText`: strictly, from local files only; ValueError says which entry of which file is wrong"
