@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RULES', 'CONTENT', 'Grammar', 'Said', 'say', 'typo', 'leave_out', 'grammar_words']
 
-# %% ../../nbs/01d_data.grammar.ipynb #ca05909e
+# %% ../../nbs/01d_data.grammar.ipynb #81f99ff7
 #| code-fold: true
 import random, re
 from bisect import bisect
@@ -18,7 +18,7 @@ from ..files import read_json
 from .digits import _SHIPPED
 from .scenes import COLOURS, GLYPHS, Scene, _pick
 
-# %% ../../nbs/01d_data.grammar.ipynb #0b91bb7a
+# %% ../../nbs/01d_data.grammar.ipynb #93c3b614
 class _Way(NamedTuple):
     "One alternative of a rule"
     weight: float # How often it is chosen, against the others
@@ -31,7 +31,7 @@ def _way(line, new=False):
     found = [(re.match(r'\{([^.]+?)(?:\.(\w))?\}$', w), w) for w in text.split()]
     return _Way(int(weight or 1), tuple(m.groups() if m else w for m, w in found), new)
 
-# %% ../../nbs/01d_data.grammar.ipynb #42ffc534
+# %% ../../nbs/01d_data.grammar.ipynb #3b8bdf44
 class Grammar:
     "Rules from which sentences grow that say just what they are told to"
     def __init__(self,
@@ -44,7 +44,7 @@ class Grammar:
             each = .3*sum(w.weight for w in self.ways[k])/len(lines)
             self.ways[k] += [_way(l, True)._replace(weight=max(1, each)) for l in lines]
 
-# %% ../../nbs/01d_data.grammar.ipynb #13e73a16
+# %% ../../nbs/01d_data.grammar.ipynb #713e4b04
 _BIT = {k: 1 << i for i, k in enumerate('bg rel order beside noun.a colour.a size.a place.a noun.b '
     'colour.b size.b place.b'.split())}
 _SAME = dict(side='place', key='place', spot='place', relit='rel', backit='rel', pairwise='beside') # the same fact in other words
@@ -56,7 +56,7 @@ def _fact(rule, obj):
     rule = _SAME.get(rule, rule)
     return _BIT.get(rule) or _BIT.get(f'{rule}.{obj}')
 
-# %% ../../nbs/01d_data.grammar.ipynb #9e2239b1
+# %% ../../nbs/01d_data.grammar.ipynb #e0f42256
 def _unions(parts, obj, known):
     "The sets of facts that a row of parts can say, none twice"
     out = {0}
@@ -78,7 +78,7 @@ def sayable(self: Grammar) -> dict: # (rule, object) -> a set of whole numbers, 
     self._can = can
     return can
 
-# %% ../../nbs/01d_data.grammar.ipynb #c894b82e
+# %% ../../nbs/01d_data.grammar.ipynb #53845b4b
 @patch
 def _shares(self: Grammar, parts, obj, facts):
     "All ways to share `facts` among `parts`: rows of (word, None) and ((rule, object), facts)"
@@ -91,7 +91,7 @@ def _shares(self: Grammar, parts, obj, facts):
     return [((at, m), *more) for m in mine if m & facts == m
         for more in self._shares(rest, obj, facts - m)]
 
-# %% ../../nbs/01d_data.grammar.ipynb #62a307e4
+# %% ../../nbs/01d_data.grammar.ipynb #1ad49c92
 @patch
 def choices(self: Grammar,
     rule: str,     # Its name
@@ -113,7 +113,7 @@ def _choose(rng, choices):
     totals, rows = choices
     return rows[bisect(totals, rng.random()*totals[-1])]
 
-# %% ../../nbs/01d_data.grammar.ipynb #25a74038
+# %% ../../nbs/01d_data.grammar.ipynb #4ab79fe6
 _BACK = {'left of': 'right of', 'right of': 'left of', 'above': 'below', 'below': 'above'}
 
 class _Growing:
@@ -133,7 +133,7 @@ def value(self: _Growing, rule, obj):
     key = dict(name='noun', relit='rel').get(rule, _SAME.get(rule, rule))
     return rule, v.get(f'{key}.{obj}') or v.get(key, 'yes')
 
-# %% ../../nbs/01d_data.grammar.ipynb #19bb3cbd
+# %% ../../nbs/01d_data.grammar.ipynb #f4749daa
 @patch
 def grow(self: _Growing, rule='caption', obj=None, facts=0):
     "Add the words of `rule`"
@@ -149,10 +149,10 @@ def grow(self: _Growing, rule='caption', obj=None, facts=0):
         else: self.grow(*part, mine)
     return self
 
-# %% ../../nbs/01d_data.grammar.ipynb #bc45db9a
+# %% ../../nbs/01d_data.grammar.ipynb #81a49403
 _TIDY = [(re.compile(a), b) for a, b in [(r' (?=[.,:;?!)]|-\w)', ''), (r'(?<=\() ', ''),
     (r'[,:;]+(?=[,.:;?!)])', ''), (r'\( *\)', ''), (r'([^\w\s.,:])[^\w\s.,:]+', r'\1'), (r'([?!])[.,:]', r'\1'),
-    (r'^[,.] *|,$', ''), (r'\bthe (\w+ )?scissors (?=(is|has|sits|stands|lies|hangs|floats|rests)\b)', r'the \1pair of scissors '),
+    (r'\bthen then', 'then'), (r'^[,.] *|,$', ''), (r'\bthe (\w+ )?scissors (?=(is|has|sits|stands|lies|hangs|floats|rests)\b)', r'the \1pair of scissors '),
     (r'\ba(?= [aeiou])', 'an')]]
 
 def _tidy(words):
@@ -161,7 +161,7 @@ def _tidy(words):
     for rule, by in _TIDY: text = rule.sub(by, text)
     return text.strip()
 
-# %% ../../nbs/01d_data.grammar.ipynb #57787752
+# %% ../../nbs/01d_data.grammar.ipynb #7191c095
 _GRAMMAR = read_json(_SHIPPED/'grammar.json')
 RULES = {k: k in _GRAMMAR['heldout'] for k in (*_GRAMMAR['rules'], *_GRAMMAR['heldout'])} # name -> held out?
 _KINDS = 'train', 'heldout'
@@ -169,7 +169,7 @@ _KINDS = 'train', 'heldout'
 @lru_cache(None)
 def _grammar(kind): return Grammar(_GRAMMAR['rules'], _GRAMMAR['heldout'] if kind == 'heldout' else {})
 
-# %% ../../nbs/01d_data.grammar.ipynb #c3e2f3f1
+# %% ../../nbs/01d_data.grammar.ipynb #6413ff30
 def _spoken(scene, rng):
     "(the object spoken of as a, the other or None, relation of the first to the second)"
     a, *b = scene.objects
@@ -188,7 +188,7 @@ def _facts(a, b, relation, rng):
     if how < .42 and relation in ('left of', 'above'): return says | {'order'}
     return says | {'beside' if how < .5 and relation == 'left of' else 'rel'}
 
-# %% ../../nbs/01d_data.grammar.ipynb #492931f9
+# %% ../../nbs/01d_data.grammar.ipynb #076bc4ec
 def _one_name(glyph, grammar, rng):
     if f'noun:{glyph}' not in grammar.ways: return glyph
     return ' '.join(w for w, _ in _choose(rng, grammar.choices(f'noun:{glyph}'))[0])
@@ -208,14 +208,14 @@ def _fits(growing, a, b):
     if 'pair' in growing.values.values() and 'pair' not in ' '.join(growing.words): return False
     return b is None or not ('alone' in growing.seen or 'name' in growing.seen and a.glyph == b.glyph)
 
-# %% ../../nbs/01d_data.grammar.ipynb #fc3c6bba
+# %% ../../nbs/01d_data.grammar.ipynb #852dbca0
 class Said(str):
     "A caption that knows what it says: `said` has a bool for each of the seven slots of chapter 15"
     said = (True,)*7 # background, glyph, colour, place, size, glyph and colour of the second object
     @property
     def text(self): return str(self)
 
-# %% ../../nbs/01d_data.grammar.ipynb #3dbea1d0
+# %% ../../nbs/01d_data.grammar.ipynb #e1eca717
 def _draft(scene, rng, kind):
     "(caption, the facts it says, first and second object by place) or None where it is unclear or too long"
     a, b, relation = _spoken(scene, rng); facts = _facts(a, b, relation, rng); grammar = _grammar(kind)
@@ -240,7 +240,7 @@ def say(scene: Scene,    # What the picture shows
         len(scene.objects) == 1 or f'colour.{second}' in facts)
     return out
 
-# %% ../../nbs/01d_data.grammar.ipynb #7921a1c2
+# %% ../../nbs/01d_data.grammar.ipynb #2c67103b
 def _words(key): return {w for k, lines in _GRAMMAR['rules'].items() if re.match(key, k) for l in lines
     for w in re.findall(r'[a-z]+', re.sub(r'\{.*?\}', ' ', l))}
 
@@ -261,7 +261,7 @@ def typo(text: str,   # A caption
     new = _pick(rng, [w[:i] + w[i+1:], w[:i] + w[i] + w[i:], w[:i] + w[i+1] + w[i] + w[i+2:], w[:i] + other + w[i+1:]])
     return text[:m.start()] + new + text[m.end():]
 
-# %% ../../nbs/01d_data.grammar.ipynb #e2ddacd7
+# %% ../../nbs/01d_data.grammar.ipynb #d40263f6
 def leave_out(text: str, # A caption
     rng: random.Random,  # Chooses the words
     n: int=1             # So many, where there are as many
