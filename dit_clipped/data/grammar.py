@@ -47,7 +47,8 @@ class Grammar:
 # %% ../../nbs/01d_data.grammar.ipynb #713e4b04
 _BIT = {k: 1 << i for i, k in enumerate('bg rel order beside noun.a colour.a size.a place.a noun.b '
     'colour.b size.b place.b'.split())}
-_SAME = dict(side='place', key='place', spot='place', relit='rel', backit='rel', pairwise='beside') # the same fact in other words
+_SAME = dict(side='place', key='place', spot='place', relit='rel', backit='rel',
+    pairwise='beside')                                                     # the same fact in other words
 _COUNT = {'is', 'it', 'its', 'they', 'has', 'sits', 'thats', 'det'}        # singular or plural
 _SILENT = {*_COUNT, 'name', 'alone'}                                       # says nothing new
 
@@ -152,7 +153,8 @@ def grow(self: _Growing, rule='caption', obj=None, facts=0):
 # %% ../../nbs/01d_data.grammar.ipynb #81a49403
 _TIDY = [(re.compile(a), b) for a, b in [(r' (?=[.,:;?!)]|-\w)', ''), (r'(?<=\() ', ''),
     (r'[,:;]+(?=[,.:;?!)])', ''), (r'\( *\)', ''), (r'([^\w\s.,:])[^\w\s.,:]+', r'\1'), (r'([?!])[.,:]', r'\1'),
-    (r'\bthen then', 'then'), (r'^[,.] *|,$', ''), (r'\bthe (\w+ )?scissors (?=(is|has|sits|stands|lies|hangs|floats|rests)\b)', r'the \1pair of scissors '),
+    (r'\bthen then', 'then'), (r'^[,.] *|,$', ''),
+    (r'\bthe (\w+ )?scissors (?=(is|has|sits|stands|lies|hangs|floats|rests)\b)', r'the \1pair of scissors '),
     (r'\ba(?= [aeiou])', 'an')]]
 
 def _tidy(words):
@@ -246,9 +248,9 @@ def _words(key): return {w for k, lines in _GRAMMAR['rules'].items() if re.match
 
 def _plain(*names): return {w for n in names for w in n.split()}
 
-CONTENT = _words('noun:|colour:') | _plain(*GLYPHS, *COLOURS) | _plain('small tiny little mini big large huge giant enormous '
-    'massive medium left right top bottom up down high low upper lower higher middle centre center centred centered '
-    'above over below under beneath underneath beside next alongside close by')
+CONTENT = _words('noun:|colour:') | _plain(*GLYPHS, *COLOURS) | _plain('small tiny little mini big large '
+    'huge giant enormous massive medium left right top bottom up down high low upper lower higher middle '
+    'centre center centred centered above over below under beneath underneath beside next alongside close by')
 
 def typo(text: str,   # A caption
     rng: random.Random # Chooses word and letter
@@ -258,7 +260,8 @@ def typo(text: str,   # A caption
     if not spots: return text
     m = _pick(rng, spots); w = m[0]; i = int(rng.random()*(len(w) - 1))
     other = _pick(rng, [c for c in 'abcdefghijklmnopqrstuvwxyz' if c != w[i]])
-    new = _pick(rng, [w[:i] + w[i+1:], w[:i] + w[i] + w[i:], w[:i] + w[i+1] + w[i] + w[i+2:], w[:i] + other + w[i+1:]])
+    a, z = w[:i], w[i+1:]
+    new = _pick(rng, [a + z, a + w[i] + w[i:], a + z[0] + w[i] + z[1:], a + other + z])
     return text[:m.start()] + new + text[m.end():]
 
 # %% ../../nbs/01d_data.grammar.ipynb #d40263f6
@@ -274,5 +277,6 @@ def leave_out(text: str, # A caption
 
 def grammar_words() -> list: # Sorted; none of the held-out rules
     "All words and marks that captions of the training rules can have"
-    lines = ' '.join(' '.join(w for w in l.split() if w[0] != '{') for ls in _GRAMMAR['rules'].values() for l in ls)
+    lines = [l for ls in _GRAMMAR['rules'].values() for l in ls]
+    lines = ' '.join(w for l in lines for w in l.split() if w[0] != '{')
     return sorted({*re.findall(r"[a-z]+|[^\w\s]", re.sub(r'\d+\*', '', lines))} | _plain(*GLYPHS, *COLOURS))

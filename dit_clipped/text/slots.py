@@ -125,9 +125,9 @@ class HardGroups(Dataset):
         word_dropout: float=.15 # Share of captions that lose one or two words; stage one alone
     ):
         self.tokenizer, self.seed, self.pictures = tokenizer, seed, pictures
-        self.short_captions, self.word_dropout = 0. if pictures else in_range(short_captions, 0, 1, 'short_captions'), 0.
         self.wording = one_of('train' if pictures else wording, WORDINGS, 'wording')
-        if not pictures: self.word_dropout = in_range(word_dropout, 0, 1, 'word_dropout')
+        self.short_captions = 0. if pictures else in_range(short_captions, 0, 1, 'short_captions')
+        self.word_dropout = 0. if pictures else in_range(word_dropout, 0, 1, 'word_dropout')
     def __len__(self): return 2**20
     def __getitem__(self, k):
         rng = random.Random((self.seed*2 + self.pictures)*2**32 + k); scenes = hard_group(rng)
@@ -135,7 +135,8 @@ class HardGroups(Dataset):
         y = torch.tensor([*map(said_targets, scenes, said)])                                  # (8,7)
         item = self.tokenizer([self._gaps(t, rng) for t in said]), y                          # (8,l), (8,7)
         return (torch.stack([draw(s, 64) for s in scenes]), *item) if self.pictures else item
-    def _how(self, rng): return 'short' if self.short_captions and rng.random() < self.short_captions else self.wording
+    def _how(self, rng):
+        return 'short' if self.short_captions and rng.random() < self.short_captions else self.wording
     def _gaps(self, text, rng):
         if not self.word_dropout or rng.random() >= self.word_dropout: return text
         return leave_out(text, rng, 1 + (rng.random() < .5))

@@ -203,7 +203,7 @@ def clip_image(self: TinyCLIP) -> ClipImage: # Frozen, on the CPU
     "The image tower as a `ClipImage`"
     return ClipImage(deepcopy(self.clip.visual).cpu(), self.vision_cfg, TINY['embed_dim'], self.scale.item())
 
-# %% ../../nbs/15g_text.train.ipynb #ed846ca6
+# %% ../../nbs/15g_text.train.ipynb #ac624aef
 def _with_words(tokenizer, more):
     "A tokenizer for the words of both, with room for the captions of both"
     from open_clip.tokenizer import SimpleTokenizer
@@ -214,6 +214,7 @@ def _random_like(x, n, seed):
     "n rows of random numbers, spread as those of `x`"
     return torch.randn(n, x.shape[1], generator=torch.Generator().manual_seed(seed))*x.std()
 
+# %% ../../nbs/15g_text.train.ipynb #ed846ca6
 def grown(
     text: CLIPText, # A trained tower
     tokenizer: WordTokenizer, # Other words, room for longer captions
