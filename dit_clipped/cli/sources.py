@@ -67,19 +67,6 @@ def _latents(config, cache, encoders, rows, prompts):
     return Source((encoders.vae.channels, side, side), cache.loader(train), cache.loader(held) if held else None,
         LatentBatch(encoders.vae), tuple(prompts), cache.manifest.get('captions', ''))
 
-def _passes(pictures):
-    "So many that every caption comes equally often, at most `MOST_PASSES`"
-    return min(MOST_PASSES, math.lcm(*{max(1, len(pictures.captions(i))) for i in range(len(pictures))}))
-
-def _texts(config, cache, encoders, rows):
-    "Latents of a cache with its captions as text: the tower reads them in every step, each pass has other ones"
-    from dit_clipped.latents import LatentBatch, LatentCache
-    from dit_clipped.text import CaptionNotes
-    LatentCache(cache.folder, encoders.vae)                        # refuses the cache of another VAE
-    train, held = rows; side, passes = cache[0][0].shape[-1], _passes(cache)
-    return Source((encoders.vae.channels, side, side), cache.loader(train, passes), cache.loader(held) if held else None,
-        LatentBatch(encoders.vae, encoders.text, CaptionNotes()), tuple(_first_captions(cache)), unread_words(cache, encoders.text))
-
 def _cached(config, cache, encoders):
     there = cache.items.tolist(); there += [cache.total + i for i in there] if cache.mirror else []  # some may be left out
     rows = [[there[r] for r in part] for part in _split(len(there), config.data.val)]
@@ -118,6 +105,20 @@ def _live(config, pictures, encoders, out):
     return Source((vae.channels, *[pictures.size//vae.f]*2), loader(pictures.only(train).passes(EPOCHS)), held,
         report.wrap(LatentBatch(vae, encoders.text, CaptionNotes())), tuple(_first_captions(pictures)) or tuple(PROMPTS),
         unread_words(pictures, encoders.text), report)
+
+# %% ../../nbs/21d_cli.sources.ipynb #b1f9272b
+def _passes(pictures):
+    "So many that every caption comes equally often, at most `MOST_PASSES`"
+    return min(MOST_PASSES, math.lcm(*{max(1, len(pictures.captions(i))) for i in range(len(pictures))}))
+
+def _texts(config, cache, encoders, rows):
+    "Latents of a cache with its captions as text: the tower reads them in every step, each pass has other ones"
+    from dit_clipped.latents import LatentBatch, LatentCache
+    from dit_clipped.text import CaptionNotes
+    LatentCache(cache.folder, encoders.vae)                        # refuses the cache of another VAE
+    train, held = rows; side, passes = cache[0][0].shape[-1], _passes(cache)
+    return Source((encoders.vae.channels, side, side), cache.loader(train, passes), cache.loader(held) if held else None,
+        LatentBatch(encoders.vae, encoders.text, CaptionNotes()), tuple(_first_captions(cache)), unread_words(cache, encoders.text))
 
 # %% ../../nbs/21d_cli.sources.ipynb #7fa12663
 CENTRE = 3 # how often a scene with one object in the middle comes in a pass
@@ -159,6 +160,15 @@ def make_source(
     return _into_cache(config, pictures, encoders, out, progress) if config.scratch else _live(config, pictures, encoders, out)
 
 # %% ../../nbs/21d_cli.sources.ipynb #bfeff072
+def _remarks(pictures):
+    "Sentences on what no training can mend"
+    from dit_clipped.datasets import enlarged
+    n, said = len(pictures), {c for i in range(len(pictures)) for c in pictures.captions(i)}
+    if n > 1 and len(said) == 1: yield f'all {n} pictures have the one caption {min(said)!r}: words cannot tell them ' \
+        'apart, so every prompt will draw any of them. Write captions that differ'
+    if small := enlarged(pictures): yield f'{small} of {n} pictures have fewer than {pictures.size} pixels on their ' \
+        'shorter side: they are enlarged and look blurred, and so will drawings. Pass a smaller --image_size'
+
 def staged_pictures(
     config: RunConfig, # With encoders from nothing
     out: Path,         # Run folder
@@ -171,6 +181,7 @@ def staged_pictures(
     pictures = some = None
     if data_kind(config.data.data) != 'pictograms':
         good, _ = readable(open_pictures(config), out/'readable.json', config.data.max_bad, config.data.workers)
+        for line in _remarks(good): warnings.warn(line)
         some, pictures = good.only(_split(len(good), config.data.val)[0]), good
         if _begun_as_vectors(out): pictures = good.epochs(_epochs(good))
         config = replace(config, data=replace(config.data, items=len(pictures)))

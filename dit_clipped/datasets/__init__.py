@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['fit_square', 'FORMATS', 'MAX_PIXELS', 'Unreadable', 'read_image', 'MOST_TIMES', 'Captioned', 'Bad',
            'collate_readable', 'which_caption', 'TEXT_COLUMNS', 'Folder', 'make_coco', 'Coco', 'Shards', 'Hub',
-           'HubStream', 'open_hub', 'Report', 'readable', 'KINDS', 'write_shards', 'open_dataset']
+           'HubStream', 'open_hub', 'Report', 'readable', 'enlarged', 'KINDS', 'write_shards', 'open_dataset']
 
 # %% ../../nbs/18_datasets.ipynb #2271237a
 from ..core import cover
@@ -13,4 +13,4 @@ __getattr__, __dir__ = cover(__name__, 'images', 'captioned', 'folder', 'coco', 
     'hub', 'report', 'opening')
 _all_ = ['fit_square', 'FORMATS', 'MAX_PIXELS', 'Unreadable', 'read_image', 'MOST_TIMES', 'Captioned', 'Bad',
     'collate_readable', 'which_caption', 'TEXT_COLUMNS', 'Folder', 'make_coco', 'Coco', 'Shards', 'Hub',
-    'HubStream', 'open_hub', 'Report', 'readable', 'KINDS', 'write_shards', 'open_dataset']
+    'HubStream', 'open_hub', 'Report', 'readable', 'enlarged', 'KINDS', 'write_shards', 'open_dataset']

@@ -177,10 +177,11 @@ def _content(self:Captioned): return self.sha256
 
 @patch
 def identity(self:Captioned
-) -> dict: # JSON values: kind, sha256 of ids and captions, pictures, epochs, size, seed, fit, max_pixels
+) -> dict: # JSON values: kind, sha256 of ids and captions, pictures, epochs, size, seed, fit, max_pixels; times, where they differ
     "What a checkpoint trained on this set must know of it"
+    often = dict(times=hashlib.sha256(str([self.often[r] for r in self.rows]).encode()).hexdigest()) if self.often else {}
     return dict(kind=type(self).__name__, sha256=self._content(), pictures=len(self.rows),
-        epochs=self.repeat, size=self.size, seed=self.seed, fit=_FIT, max_pixels=self.max_pixels)
+        epochs=self.repeat, size=self.size, seed=self.seed, fit=_FIT, max_pixels=self.max_pixels, **often)
 
 # %% ../../nbs/18b_datasets.captioned.ipynb #8cc729fb
 @dataclass(frozen=True)
