@@ -172,7 +172,7 @@ def _told(dataset, i):
     texts, d = list(dataset.captions(i)), {}
     require(all(isinstance(t, str) for t in texts), f'item {i} has the captions {texts[:2]}, expected texts')
     for k, usual in dict(times=1, row=i).items():
-        value = getattr(dataset, k)(i) if hasattr(dataset, k) else usual
+        own = getattr(dataset, k, None); value = own(i) if callable(own) else usual
         if value != usual: d[k] = value
     return dict(captions=texts, **d)
 
