@@ -75,6 +75,7 @@ def describe(
     counts = {'VAE': e.vae_steps, 'text tower': e.text_steps, 'text and image tower': e.image_steps, 'image tower': e.image_steps}
     first = [f'{s}: {counts[s]:,} steps' for s in stages(config) if s in counts]
     model, o = config.model or f'that of {config.init}', config.optim
+    model += ''.join(f', {k} {v}' for k, v in dict(width=config.width, depth=config.depth).items() if v)
     return '\n'.join([*first, f'transformer: {model} on {config.data.data}, {o.steps:,} steps of {o.batch_size}',
         f'{c.parameters/1e6:.1f} M parameters, {c.gflops:.2f} Gflops a picture, {c.tokens:,} tokens a step',
         f'weights, gradient, two moments, average: {c.held_gb:.2f} GB; activations come on top'
