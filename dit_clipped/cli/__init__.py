@@ -16,8 +16,9 @@ __all__ = ['RENAMED', 'Flag', 'plain_type', 'flags_of', 'parser_of', 'in_groups'
            'train_main', 'Costs', 'step_seconds', 'dry_run', 'describe', 'run_command', 'train', 'encode_main',
            'Encoding', 'encode', 'sample_main', 'open_pipeline', 'Wish', 'draw_wish', 'ending', 'Drawing', 'sample',
            'CLASSIFIER', 'SWEEP', 'GUIDES', 'evaluate_main', 'evaluate_digits', 'sit_exam', 'evaluate_scenes',
-           'sweep_scenes', 'Judging', 'evaluate', 'ROWS', 'bench_main', 'training_step', 'diffusers_twin', 'race',
-           'startup_report', 'Row', 'trained_run', 'trainer_report', 'kill_report', 'bench']
+           'sweep_scenes', 'evaluate_people', 'Verdict', 'evaluate_pictures', 'Judging', 'evaluate', 'ROWS',
+           'bench_main', 'training_step', 'diffusers_twin', 'race', 'startup_report', 'Row', 'trained_run',
+           'trainer_report', 'kill_report', 'bench']
 
 # %% ../../nbs/21_cli.ipynb #31637ec4
 from ..core import cover
@@ -35,6 +36,6 @@ _all_ = ['RENAMED', 'Flag', 'plain_type', 'flags_of', 'parser_of', 'in_groups', 
     'is_main', 'keep_pipeline', 'fit_run', 'open_run', 'train_main', 'Costs', 'step_seconds', 'dry_run',
     'describe', 'run_command', 'train', 'encode_main', 'Encoding', 'encode', 'sample_main', 'open_pipeline',
     'Wish', 'draw_wish', 'ending', 'Drawing', 'sample', 'CLASSIFIER', 'SWEEP', 'GUIDES', 'evaluate_main',
-    'evaluate_digits', 'sit_exam', 'evaluate_scenes', 'sweep_scenes', 'Judging', 'evaluate', 'ROWS',
-    'bench_main', 'training_step', 'diffusers_twin', 'race', 'startup_report', 'Row', 'trained_run',
-    'trainer_report', 'kill_report', 'bench']
+    'evaluate_digits', 'sit_exam', 'evaluate_scenes', 'sweep_scenes', 'evaluate_people', 'Verdict',
+    'evaluate_pictures', 'Judging', 'evaluate', 'ROWS', 'bench_main', 'training_step', 'diffusers_twin',
+    'race', 'startup_report', 'Row', 'trained_run', 'trainer_report', 'kill_report', 'bench']

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CLASSIFIER', 'SWEEP', 'GUIDES', 'evaluate_main', 'evaluate_digits', 'sit_exam', 'evaluate_scenes', 'sweep_scenes',
-           'evaluate_people', 'Judging', 'evaluate']
+           'evaluate_people', 'Verdict', 'evaluate_pictures', 'Judging', 'evaluate']
 
 # %% ../../nbs/21i_cli.judging.ipynb #983427c8
 from dataclasses import asdict, dataclass
@@ -172,15 +172,61 @@ def _keep_people(out, rows, second, prompts, x):
     pick = [(first[r.id], r.all) for r in rows if r.id in first][:64]
     _save_titled(x[[i for i, _ in pick]], [f'{a:.0%}: {prompts.texts[i]}' for i, a in pick], out/'pictures.png')
 
+# %% ../../nbs/21i_cli.judging.ipynb #dc95fe4f
+@dataclass(frozen=True)
+class Verdict:
+    "Drawings of captions, beside the true pictures"
+    nearest: object         # `PictureReport` by the nearest true picture
+    shuffled: object        # Its top1 with prompts exchanged: chance
+    same: object=None       # Share of prompts whose two drawings are alike, a `Rate`
+    classifier: object=None # `PictureReport` by the classifier
+
+def _folders(*data):
+    "The folders of --data and --against"
+    for o in data: require(str(o).startswith('folder:'), f'{o!r}: expected folder:DIR, a folder with labels in its metadata.jsonl')
+    return [o.partition(':')[2] for o in data]
+
+def _keep_pictures(out, verdict, prompts, x, reference):
+    from dit_clipped.evaluation import nearest
+    write_json(out/'report.json', asdict(verdict))
+    some = range(min(32, len(x))); near = nearest(x[:32], reference, 1).index[:, 0].tolist(); rows = reference.rows
+    _save_titled([o for i in some for o in (x[i], reference.images[near[i]])],
+        [t for i in some for t in (prompts.texts[i], f'nearest: {rows[near[i]].label} {rows[near[i]].style}')], out/'pictures.png')
+
+# %% ../../nbs/21i_cli.judging.ipynb #28f2ae50
+def evaluate_pictures(
+    ckpt,              # Pipeline folder; None: the shipped one
+    prompts,           # From `picture_prompts`
+    reference,         # True pictures, from `open_reference`
+    seed: int=0,       # Of the first picture
+    seeds: int=2,      # Drawings of each prompt: the first is judged, two say how much they differ
+    out=None,          # Folder for report.json and pictures.png
+    classifier=None,   # File of `train_picture_classifier`, the second judge
+    **call             # For the pipeline's call
+) -> Verdict:
+    "Draw captions, and compare with true pictures"
+    from dit_clipped.evaluation import load_picture_classifier, picture_report, read_nearest, read_pictures, same_twice
+    from dit_clipped.pipeline import DiTClippedPipeline
+    net, pipe, n = classifier and load_picture_classifier(classifier), DiTClippedPipeline.from_pretrained(ckpt), len(prompts.rows)
+    xs = [_drawings(pipe, prompts.texts, seed + 10**6*k, **call) for k in range(in_range(seeds, 1, 2, 'seeds'))]    # (n,3,h,w) each
+    seen, turned = [read_nearest(x, reference) for x in xs], prompts.rows[n//2:] + prompts.rows[:n//2]
+    verdict = Verdict(picture_report(seen[0], prompts.rows, prompts.styled), picture_report(seen[0], turned).top1,
+        same_twice(*seen) if seeds == 2 else None, net and picture_report(read_pictures(net, xs[0]), prompts.rows, prompts.styled))
+    for k, v in vars(verdict).items():
+        if v: print(f'{k}:', v, sep='\n' if '\n' in str(v) else ' ')
+    if out: _keep_pictures(Path(out), verdict, prompts, xs[0], reference)
+    return verdict
+
 # %% ../../nbs/21i_cli.judging.ipynb #61575dfa
 _JUDGED = dict(digits={'per_label', 'seed'}, sweep={'sweep', 'one', 'two', 'wording', 'classifier'},
     people={'people', 'per_wording', 'seed', 'steps', 'guidance', 'sampler', 'guide_from', 'classifier'},
+    data={'data', 'against', 'n', 'captions', 'seeds', 'seed', 'steps', 'guidance', 'sampler', 'guide_from', 'classifier'},
     pipeline={'seed', 'one', 'two', 'wording', 'steps', 'guidance', 'sampler', 'guide_from', 'classifier'})
 
 def _only_read(kind, flags):
     "The flags that were passed; ValueError for what this kind of evaluation does not read"
     overrides = {k: v for k, v in flags.items() if v is not None and v is not False}; odd = [k for k in overrides if k not in _JUDGED[kind]]
-    what = dict(digits='a run of digits', pipeline='a pipeline', sweep='a sweep', people='an evaluation by --people')[kind]
+    what = dict(digits='a run of digits', pipeline='a pipeline', sweep='a sweep', people='an evaluation by --people', data='an evaluation by --data')[kind]
     require(not odd, f'{what} does not read --{", --".join(odd)}: leave it out; it reads --{", --".join(sorted(_JUDGED[kind]))}')
     return overrides
 
@@ -209,28 +255,43 @@ class Judging:
     sweep: bool=False        # Try samplers, steps and guidance
     people: str=None         # Sentences of people: a JSON of wordings with gaps
     per_wording: int=None    # Scenes for each; 32
+    data: str=None           # Captioned pictures with labels: folder:DIR
+    against: str=None        # folder:DIR of more true pictures, among which the right one must be found
+    n: int=None              # So many captions, drawn by lot; all
+    captions: str=None       # 'first' of each picture, or 'all'
+    seeds: int=None          # 2: draw twice, to see how much seeds differ; 1: once
 
 @with_fields(Judging)
 def evaluate(
     ckpt: str='runs/digits', # Run folder of digits; or a pipeline folder, or 'shipped', or 'pictograms'
-    out: str=None,           # Save the guided pictures as a grid here; of a sweep the rows, as JSON; of --people a folder
+    out: str=None,           # Save the guided pictures as a grid here; of a sweep the rows, as JSON; of --people and --data a folder
     **flags
 ):
-    "Draw, and read the drawings back: digits by their classifier, pictograms by theirs and by matching"
+    "Draw, and read the drawings back: digits by their classifier, pictograms by theirs and by matching, other pictures by their like"
     flags = asdict(Judging(**flags)); kind = _kind_of(ckpt, flags)
     settings, folder = _only_read(kind, flags), None if ckpt in ('shipped', 'pictograms') else ckpt
     if kind == 'digits': evaluate_digits(ckpt, out=out, **settings)
     elif kind == 'people': evaluate_people(folder, out=out, **_call(settings))
+    elif kind == 'data': evaluate_pictures(folder, out=out, **_true_pictures(settings), **_call(settings))
     elif settings.pop('sweep', False): sweep_scenes(folder, out=out, **settings)
     else: evaluate_scenes(folder, out=out, **_call(settings))
 
 def _kind_of(ckpt, flags):
     "Which evaluation it is: a key of `_JUDGED`"
-    if flags['people']: return 'people'
+    for k in ('people', 'data'):
+        if flags[k]: return k
     if ckpt not in ('shipped', 'pictograms') and not (Path(ckpt)/'model_index.json').is_file(): return 'digits'
     return 'sweep' if flags['sweep'] else 'pipeline'
 
+def _true_pictures(settings):
+    "Takes what `picture_prompts` and `open_reference` read out of the flags"
+    from dit_clipped.evaluation import labels_of, open_reference, picture_prompts, style_words
+    folders = _folders(settings.pop('data'), *[settings.pop(k) for k in ['against'] if k in settings])
+    reference, some = open_reference(*folders), {k: settings.pop(k) for k in ('n', 'captions') if k in settings}
+    return dict(prompts=picture_prompts(labels_of(folders[0]), words=style_words(reference.rows), **some), reference=reference)
+
 # %% ../../nbs/21i_cli.judging.ipynb #4f88e7a5
 in_groups(evaluate, **{'runs of digits': 'per_label', 'pipelines, and sweeps': 'one two wording classifier', 'sentences of people': 'people per_wording',
+    'pictures with labels': 'data against n captions seeds',
     'pipelines': 'steps guidance sampler guide_from', 'a sweep instead': 'sweep'})
 evaluate_main = as_command(evaluate)

@@ -7,10 +7,10 @@ __all__ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_
            'SCENE_COLOURS', 'scene_words', 'SceneClassifier', 'train_classifier', 'load_classifier', 'read_scenes',
            'scene_prompts', 'scene_report', 'mistakes', 'plain_border', 'Labelled', 'labels_of', 'Reference',
            'open_reference', 'Nearest', 'nearest', 'Reading', 'read_nearest', 'Rate', 'wilson', 'PictureReport',
-           'picture_report', 'style_words', 'says_style', 'same_twice', 'augmented', 'PictureClassifier',
-           'train_picture_classifier', 'load_picture_classifier', 'read_pictures', 'Matched', 'match_scenes', 'Pattern',
-           'fill_pattern', 'PatternPrompts', 'pattern_prompts', 'PatternScore', 'pattern_report', 'pattern_table',
-           'read_patterns']
+           'picture_report', 'style_words', 'says_style', 'PicturePrompts', 'picture_prompts', 'same_twice',
+           'augmented', 'PictureClassifier', 'train_picture_classifier', 'load_picture_classifier', 'read_pictures',
+           'Matched', 'match_scenes', 'Pattern', 'fill_pattern', 'PatternPrompts', 'pattern_prompts', 'PatternScore',
+           'pattern_report', 'pattern_table', 'read_patterns']
 
 # %% ../../nbs/17_evaluation.ipynb #606098fd
 from ..core import cover
@@ -19,7 +19,7 @@ _all_ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_sc
     'ASKED', 'SCENE_COLOURS', 'scene_words', 'SceneClassifier', 'train_classifier', 'load_classifier',
     'read_scenes', 'scene_prompts', 'scene_report', 'mistakes', 'plain_border', 'Labelled', 'labels_of',
     'Reference', 'open_reference', 'Nearest', 'nearest', 'Reading', 'read_nearest', 'Rate', 'wilson',
-    'PictureReport', 'picture_report', 'style_words', 'says_style', 'same_twice', 'augmented',
-    'PictureClassifier', 'train_picture_classifier', 'load_picture_classifier', 'read_pictures', 'Matched',
-    'match_scenes', 'Pattern', 'fill_pattern', 'PatternPrompts', 'pattern_prompts', 'PatternScore',
-    'pattern_report', 'pattern_table', 'read_patterns']
+    'PictureReport', 'picture_report', 'style_words', 'says_style', 'PicturePrompts', 'picture_prompts',
+    'same_twice', 'augmented', 'PictureClassifier', 'train_picture_classifier', 'load_picture_classifier',
+    'read_pictures', 'Matched', 'match_scenes', 'Pattern', 'fill_pattern', 'PatternPrompts',
+    'pattern_prompts', 'PatternScore', 'pattern_report', 'pattern_table', 'read_patterns']

@@ -52,7 +52,8 @@ def _unmix(delta, ground):
     "Colour (b,) whose difference from the ground (b,3) is most like `delta` (b,3), and how strong it is there (b,)"
     to = SCENE_COLOURS - ground[:, None]                                                # (b,8,3)
     strength = (delta[:, None]*to).sum(2)/to.square().sum(2).clamp(min=1e-6)            # (b,8)
-    k = (strength.clamp(.7, 1)[..., None]*to - delta[:, None]).norm(dim=2).argmin(1, True)   # (b,1)
+    far = (strength.clamp(.7, 1)[..., None]*to - delta[:, None]).norm(dim=2)             # (b,8)
+    k = far.scatter(1, to.norm(dim=2).argmin(1, True), torch.inf).argmin(1, True)       # (b,1), never the ground's own
     return k[:, 0], strength.gather(1, k)[:, 0]
 
 # %% ../../nbs/17e_evaluation.matching.ipynb #dd148ed8
@@ -105,7 +106,7 @@ class Matched(NamedTuple):
 @torch.no_grad()
 def match_scenes(
     images: Tensor # (b,3,64,64) in [-1,1]
-) -> Matched: # Of an empty picture the object has the colour of the background
+) -> Matched: # Of an empty picture nothing is explained
     "Read pictograms by comparing them with all that could be there; nothing in it is learned"
     require(images.ndim == 4 and images.shape[1:] == (3, 64, 64) and len(images),
         f'matching was given {tuple(images.shape)}, it reads pictures (b,3,64,64)')

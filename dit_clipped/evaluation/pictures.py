@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Labelled', 'labels_of', 'Reference', 'open_reference', 'Nearest', 'nearest', 'Reading', 'read_nearest', 'Rate',
-           'wilson', 'PictureReport', 'picture_report', 'style_words', 'says_style', 'same_twice']
+           'wilson', 'PictureReport', 'picture_report', 'style_words', 'says_style', 'PicturePrompts',
+           'picture_prompts', 'same_twice']
 
 # %% ../../nbs/17c_evaluation.pictures.ipynb #6fb85cab
-import math, re, torch, torch.nn.functional as F
+import math, random, re, torch, torch.nn.functional as F
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,8 @@ def read_nearest(
     return Reading(labels, [rows[near[0]].base for near in index], [rows[near[0]].style for near in index])
 
 # %% ../../nbs/17c_evaluation.pictures.ipynb #5bed19d0
-class Rate(NamedTuple):
+@dataclass(frozen=True)
+class Rate:
     "A share, and Wilson's interval of 95%"
     value: float; low: float; high: float; n: int
     def __str__(self): return f'{self.value:.1%} ({self.low:.0%} to {self.high:.0%}, n = {self.n})' if self.n else 'none'
@@ -143,7 +145,7 @@ def wilson(
 ) -> Rate: # All between 0 and 1
     "A share with its interval"
     in_range(right, 0, n, 'right'); z = 1.96
-    if not n: return Rate(float('nan'), 0., 1., 0)
+    if not n: return Rate(0., 0., 1., 0)
     p, mid, half = right/n, right/n + z*z/2/n, z*math.sqrt(right*(n - right)/n**3 + z*z/4/n**2)
     return Rate(p, max(0., (mid - half)/(1 + z*z/n)), min(1., (mid + half)/(1 + z*z/n)), n)
 
@@ -176,14 +178,13 @@ def picture_report(
 
 # %% ../../nbs/17c_evaluation.pictures.ipynb #6f8d93bd
 def style_words(
-    rows: list,   # Of `Labelled`
-    often: float=.05 # In at least this share of the captions of a style
+    rows: list    # Of `Labelled`
 ) -> dict: # Style -> the words that say it
     "Words that are said of one style only"
-    texts = {s: [set(re.findall(r'\w+', t.lower())) for r in rows if r.style == s for t in r.texts] for s in sorted({r.style for r in rows})}
-    count = {s: Counter(w for t in ts for w in t) for s, ts in texts.items()}
-    return {s: {w for w, k in c.items() if k >= often*len(texts[s]) and not any(w in o for q, o in count.items() if q != s)} for s, c in count.items()} \
-        if len(texts) > 1 else dict.fromkeys(texts, set())
+    styles, count = sorted({r.style for r in rows}), {}
+    for s in styles: count[s] = Counter(w for r in rows if r.style == s for t in r.texts for w in {*re.findall(r'\w+', t.lower())})
+    own = {s: {w: k for w, k in c.items() if not any(w in count[q] for q in styles if q != s)} for s, c in count.items()}
+    return {s: {w for w, k in c.items() if len(styles) > 1 and k > .4*max(c.values())} for s, c in own.items()}
 
 def says_style(
     text: str,   # A prompt
@@ -194,6 +195,26 @@ def says_style(
     return bool({*re.findall(r'\w+', text.lower())} & words.get(row.style, set()))
 
 # %% ../../nbs/17c_evaluation.pictures.ipynb #b0d3812e
+class PicturePrompts(NamedTuple):
+    "The prompts of a benchmark of labelled pictures"
+    rows: list   # What each asks for, `Labelled` (b)
+    texts: list  # The prompts (b)
+    styled: list # Does it ask for the style? (b)
+
+def picture_prompts(
+    rows: list,            # Of `labels_of`
+    n: int=None,           # So many prompts, drawn by lot; all when None
+    captions: str='first', # Of each row: 'first' or 'all'
+    words: dict=None       # From `style_words`; those of `rows` when None
+) -> PicturePrompts: # In the order of the rows when all, else of the lot
+    "Captions of labelled pictures, to draw"
+    one_of(captions, ['first', 'all'], 'captions'); words = style_words(rows) if words is None else words
+    pairs = [(r, t) for r in rows for t in (r.texts if captions == 'all' else r.texts[:1])]
+    require(pairs, f'{len(rows)} rows have no captions: give them a text')
+    if n is not None: pairs = random.Random(0).sample(pairs, min(in_range(n, 1, 10**6, 'n'), len(pairs)))
+    return PicturePrompts([r for r, _ in pairs], [t for _, t in pairs], [says_style(t, r, words) for r, t in pairs])
+
+# %% ../../nbs/17c_evaluation.pictures.ipynb #d48cffa4
 def same_twice(
     a: Reading, # The pictures of one seed
     b: Reading  # Those of another, for the same prompts
