@@ -261,6 +261,22 @@ class Judging:
     captions: str=None       # 'first' of each picture, or 'all'
     seeds: int=None          # 2: draw twice, to see how much seeds differ; 1: once
 
+# %% ../../nbs/21i_cli.judging.ipynb #10616c08
+def _kind_of(ckpt, flags):
+    "Which evaluation it is: a key of `_JUDGED`"
+    for k in ('people', 'data'):
+        if flags[k]: return k
+    if ckpt not in ('shipped', 'pictograms') and not (Path(ckpt)/'model_index.json').is_file(): return 'digits'
+    return 'sweep' if flags['sweep'] else 'pipeline'
+
+def _true_pictures(settings):
+    "Takes what `picture_prompts` and `open_reference` read out of the flags"
+    from dit_clipped.evaluation import labels_of, open_reference, picture_prompts, style_words
+    folders = _folders(settings.pop('data'), *[settings.pop(k) for k in ['against'] if k in settings])
+    reference, some = open_reference(*folders), {k: settings.pop(k) for k in ('n', 'captions') if k in settings}
+    return dict(prompts=picture_prompts(labels_of(folders[0]), words=style_words(reference.rows), **some), reference=reference)
+
+# %% ../../nbs/21i_cli.judging.ipynb #f338cb1e
 @with_fields(Judging)
 def evaluate(
     ckpt: str='runs/digits', # Run folder of digits; or a pipeline folder, or 'shipped', or 'pictograms'
@@ -275,20 +291,6 @@ def evaluate(
     elif kind == 'data': evaluate_pictures(folder, out=out, **_true_pictures(settings), **_call(settings))
     elif settings.pop('sweep', False): sweep_scenes(folder, out=out, **settings)
     else: evaluate_scenes(folder, out=out, **_call(settings))
-
-def _kind_of(ckpt, flags):
-    "Which evaluation it is: a key of `_JUDGED`"
-    for k in ('people', 'data'):
-        if flags[k]: return k
-    if ckpt not in ('shipped', 'pictograms') and not (Path(ckpt)/'model_index.json').is_file(): return 'digits'
-    return 'sweep' if flags['sweep'] else 'pipeline'
-
-def _true_pictures(settings):
-    "Takes what `picture_prompts` and `open_reference` read out of the flags"
-    from dit_clipped.evaluation import labels_of, open_reference, picture_prompts, style_words
-    folders = _folders(settings.pop('data'), *[settings.pop(k) for k in ['against'] if k in settings])
-    reference, some = open_reference(*folders), {k: settings.pop(k) for k in ('n', 'captions') if k in settings}
-    return dict(prompts=picture_prompts(labels_of(folders[0]), words=style_words(reference.rows), **some), reference=reference)
 
 # %% ../../nbs/21i_cli.judging.ipynb #4f88e7a5
 in_groups(evaluate, **{'runs of digits': 'per_label', 'pipelines, and sweeps': 'one two wording classifier', 'sentences of people': 'people per_wording',

@@ -88,6 +88,7 @@ def load_picture_classifier(
     require(names, f'{path} holds no picture classifier: pass a file of train_picture_classifier')
     return load_strict(PictureClassifier(**json.loads(names)), {k: v.float() for k, v in state.items()}, path).eval().requires_grad_(False)
 
+# %% ../../nbs/17d_evaluation.classifier.ipynb #df2ab085
 @torch.no_grad()
 def read_pictures(
     classifier: PictureClassifier, # From `load_picture_classifier`
