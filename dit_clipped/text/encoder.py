@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from ..conditioning import TextCond, length_mask
 from ..core import atomic_path, in_range, require
 from ..files import from_json, read_json, shipped_folder, typed, write_json
-from .tokenizer import CaptionNotes, PieceTokenizer, WordTokenizer, _BPE
+from .pieces import PieceTokenizer
+from .tokenizer import CaptionNotes, WordTokenizer, _BPE
 from .tower import TextTower
 from ..weights import blank, load_strict, plain_state, read_state
 
@@ -168,12 +169,11 @@ def _words_or_pieces(file, length):
     d = read_json(file); first = next(iter(d.get('letters') or [0]), 0) if {*d} == {'letters', 'merges'} else 0
     if not isinstance(first, str): return WordTokenizer(typed(d, _Words, file), length)
     for k, o in d.items(): require(isinstance(o, list) and all(isinstance(p, str) for p in o), f'{k} in {file}: expected texts')
-    merges, known = [tuple(m.split(' ')) for m in d['merges']], {*d['letters']}
-    for m in merges:
-        require(len(m) == 2 and known.issuperset(m), f'{file} merges {" ".join(m)!r}, which is no pair of pieces that '
-            'stand before it: restore it, or fetch it again')
-        known.add(m[0] + m[1])
-    return PieceTokenizer(d['letters'], merges, length)
+    tok = PieceTokenizer(d['letters'], d['merges'], length); odd = [m for m in tok.merges if m.count(' ') != 1]
+    odd += {p for m in tok.merges for p in m.split(' ')} - tok._row.keys()
+    require(not odd and len(tok._row) == tok.vocab_size - 3, f'{file} is no table of pieces: {str(odd[:3] or "a piece stands twice")}. '
+        'Restore it, or fetch it again')
+    return tok
 
 def _tokenizer(name, file, sizes):
     "open_clip's by name, or the words or pieces in `file`; as many rows as the tower has"
