@@ -188,30 +188,9 @@ class LessonItems(Dataset):
     def __getitem__(self, i): return self.spelled(self.lesson.texts[i]), self.lesson.vectors[i]
     def identity(self): return dict(kind='LessonItems', items=len(self), teacher=self.lesson.teacher)
 
+# %% ../../nbs/15h_text.teacher.ipynb #c762d6b7
 @patch
 def spelled(self: LessonItems,
-    text: str # A caption
-) -> Tensor: # (l,)
-    "What the tower reads of `text` this time"
-    t = self.tokenizer; ids = t._rows(drop_words(text, .1, t.split) or text).rows
-    if isinstance(t, PieceTokenizer): ids = t.respell(ids)
-    out = torch.zeros(t.context_length, dtype=torch.long); inside = [t.start, *ids[:len(out) - 2], t.end]  # (l,)
-    out[:len(inside)] = torch.tensor(inside)
-    return out
-
-# %% ../../nbs/15h_text.teacher.ipynb #cb9021ed
-class LessonItems(Dataset):
-    "Items (rows (l,), teacher's vector (e,)), some words dropped and some spelled"
-    def __init__(self,
-        lesson: Lesson, # Texts and vectors
-        tokenizer       # Of the student
-    ): self.lesson, self.tokenizer = lesson, tokenizer
-    def __len__(self): return len(self.lesson.texts)
-    def __getitem__(self, i): return self.rows(self.lesson.texts[i]), self.lesson.vectors[i]
-    def identity(self): return dict(kind='LessonItems', items=len(self), teacher=self.lesson.teacher)
-
-@patch
-def rows(self: LessonItems,
     text: str # A caption
 ) -> Tensor: # (l,)
     "What the tower reads of `text` this time"
