@@ -54,9 +54,11 @@ class EncoderConfig:
         "else Stable Diffusion's", OWN)
     clip: str|None = flag(None, "NAME:PRETRAINED of open_clip, a folder of CLIPText, 'shipped' or 'scratch'; that of "
         '--init, else ViT-B-32', OWN)
+    clip_teacher: str|None = flag(None, 'With --clip scratch: folder of a sentence encoder that the text tower learns from first', 'captions')
+    clip_texts: str|None = flag(None, 'Further texts for --clip_teacher to teach: a file, one a line', 'captions')
     offline: bool = flag(False, 'Never ask the Hub', OWN)
     vae_steps: Count = flag(5600, 'From nothing: steps of the VAE', STAGED)
-    text_steps: Count = flag(600, 'From nothing: steps of the text tower', 'pictograms')
+    text_steps: Count = flag(600, 'From nothing: steps of the text tower; with pictures of your own, those with --clip_teacher', STAGED)
     image_steps: Count = flag(1500, 'From nothing: steps of the image tower, which scoring reads; with pictures of your own '
         'it learns together with the text tower', STAGED)
 
@@ -180,7 +182,7 @@ def scratch(self: RunConfig) -> tuple: # 'vae' and 'clip', those that are
     "Which encoders are trained from nothing"
     return tuple(k for k in ('vae', 'clip') if getattr(self.encoders, k) == 'scratch')
 
-def _other_sizes(c): return {k: v for k, v in dict(hidden_size=c.width, num_heads=(c.width or 0)//64, depth=c.depth).items() if v}
+_STAGE_OF = dict(vae_steps='vae', image_steps='clip', clip_teacher='clip', clip_texts='clip')   # flag -> what must be scratch
 
 def refuse_idle(
     config: RunConfig, # With the flags in it
@@ -189,10 +191,12 @@ def refuse_idle(
     "ValueError for flags that have no effect beside the others"
     kind = data_kind(config.data.data)
     require('val_every' not in flags or config.data.val, '--val_every without --val: say how many items are kept for it')
-    idle = [k for k, part in dict(vae_steps='vae', image_steps='clip').items() if k in flags and part not in config.scratch]
+    idle = [k for k, part in _STAGE_OF.items() if k in flags and part not in config.scratch]
     idle += ['minutes']*('minutes' in flags and not config.scratch)
     require(not idle, f'--{", --".join(idle)} without --vae scratch or --clip scratch: nothing is trained before the transformer')
-    require(not (config.width or 0) % 64, f'--width {config.width}: expected a multiple of 64, since every 64 are a head')
+    alone = [k for k in ('clip_texts', 'text_steps') if k in flags and kind == 'captions' and not config.encoders.clip_teacher]
+    require(not alone, f'--{", --".join(alone)} without --clip_teacher: with pictures of your own the text tower has a stage to itself '
+        'only when a teacher says what texts mean')
     require(kind != 'cache' or not config.scratch, f'--{" and --".join(config.scratch)} scratch: a cache holds latents '
         'and texts of trained encoders; name those, or pass the pictures')
 

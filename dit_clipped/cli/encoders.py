@@ -90,11 +90,11 @@ def check_places(
 ):
     "FileNotFoundError for a place that is not there, before anything slow is done"
     clip, (source, _, where) = config.encoders.clip, config.data.data.partition(':')
-    known = clip in (None, 'scratch') or is_shipped(clip) or Path(clip).is_dir() or ':' in clip
-    require(known, f'no folder {clip}: pass a folder of CLIPText, or NAME:PRETRAINED of open_clip, '
-        f'such as {CLIP_B32}', FileNotFoundError)
+    known = clip in (None, 'shipped', 'scratch') or Path(clip).is_dir() or ':' in clip
+    require(known, f'no folder {clip}: pass a folder of CLIPText, or NAME:PRETRAINED of open_clip, such as {CLIP_B32}', FileNotFoundError)
     require(source not in ('coco', 'folder') or Path(where).expanduser().is_dir(), f'no folder {where}: check the path', FileNotFoundError)
     start_folder(config.init)
+    if config.encoders.clip_teacher: from dit_clipped.text import open_guide; open_guide(config.encoders.clip_teacher, config.encoders.clip_texts)
 
 # %% ../../nbs/21c_cli.encoders.ipynb #844407ea
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _costs(config):
     work = gflops(net, max(4, side//4))*config.optim.batch_size
     per['steps'] *= work/(gflops(usual.model, 16)*usual.optim.batch_size)
     for k, part in _WORK.items(): per[k] *= part in config.scratch
-    return per if data_kind(config.data.data) == 'pictograms' else dict(per, text_steps=0)
+    return per if data_kind(config.data.data) == 'pictograms' or config.encoders.clip_teacher else dict(per, text_steps=0)
 
 def _shrunk(config, overrides):
     "Counts that fit into the minutes"
@@ -259,8 +259,8 @@ def train_text(
     e, short = config.encoders, config.data.short_captions
     recipe = ClipRecipe(text_steps=e.text_steps, image_steps=e.image_steps, seed=config.loop.seed,
         short_captions=short and max(short, .25), save_every=_often(100, e.image_steps))
-    home = start_folder(config.init) if pictures is None else None
-    train_clip(out/'clip', recipe, pictures, stage=stage, init=home, progress=progress)
+    train_clip(out/'clip', recipe, pictures, stage=stage, init=start_folder(config.init) if pictures is None else None,
+        teacher=e.clip_teacher, texts=e.clip_texts, progress=progress)
     _done(out/'clip'/('clip_image' if stage == 'image' else 'text_encoder')/'model.safetensors', 'image tower' if stage == 'image' else 'text tower')
     return out/'clip'
 
