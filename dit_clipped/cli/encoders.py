@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import torch
 from ..core import default_device, default_dtype, require
-from ..files import find_folder, from_json, read_json, shipped_folder, write_json
+from ..files import find_folder, from_json, is_shipped, read_json, shipped_folder, write_json
 from .config import CLIP_B32, PRESETS, REFINE, SCRATCH, RunConfig, _other_sizes, _replaced, data_kind
 from .config import flag_fields, override, read_run, refuse_unread
 
