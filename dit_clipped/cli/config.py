@@ -182,6 +182,8 @@ def scratch(self: RunConfig) -> tuple: # 'vae' and 'clip', those that are
     "Which encoders are trained from nothing"
     return tuple(k for k in ('vae', 'clip') if getattr(self.encoders, k) == 'scratch')
 
+def _other_sizes(c): return {k: v for k, v in dict(hidden_size=c.width, num_heads=(c.width or 0)//64, depth=c.depth).items() if v}
+
 _STAGE_OF = dict(vae_steps='vae', image_steps='clip', clip_teacher='clip', clip_texts='clip')   # flag -> what must be scratch
 
 def refuse_idle(
@@ -197,6 +199,7 @@ def refuse_idle(
     alone = [k for k in ('clip_texts', 'text_steps') if k in flags and kind == 'captions' and not config.encoders.clip_teacher]
     require(not alone, f'--{", --".join(alone)} without --clip_teacher: with pictures of your own the text tower has a stage to itself '
         'only when a teacher says what texts mean')
+    require(not (config.width or 0) % 64, f'--width {config.width}: expected a multiple of 64, since every 64 are a head')
     require(kind != 'cache' or not config.scratch, f'--{" and --".join(config.scratch)} scratch: a cache holds latents '
         'and texts of trained encoders; name those, or pass the pictures')
 
