@@ -8,9 +8,9 @@ __all__ = ['clip_loss', 'retrieval', 'SLOTS', 'scene_targets', 'said_targets', '
            'clip_words', 'merge_pieces', 'PieceTokenizer', 'clip_pieces', 'QuickGELU', 'TextTower', 'CLIPText',
            'ClipImage', 'load_clip_image', 'TINY', 'TinyCLIP', 'text_loss', 'image_loss', 'HardGroups', 'join_groups',
            'ClipRecipe', 'ClipRun', 'ClipStage', 'text_stage', 'image_stage', 'stage_trainer', 'SentenceTeacher',
-           'Lesson', 'fingerprint', 'text_hash', 'make_lesson', 'read_texts', 'TaughtCLIP', 'agreement_loss',
-           'teacher_loss', 'LessonItems', 'lesson_stage', 'MOST', 'Pairs', 'read_pairs', 'words_of', 'pieces_of',
-           'moved', 'CaptionPairs', 'same_pairs', 'pairs_loss', 'pairs_stage', 'Guide', 'TaughtPairs',
+           'fingerprint', 'text_hash', 'Lesson', 'make_lesson', 'read_texts', 'Guide', 'open_guide', 'pieces_of',
+           'TaughtCLIP', 'agreement_loss', 'teacher_loss', 'LessonItems', 'lesson_stage', 'MOST', 'Pairs', 'read_pairs',
+           'words_of', 'moved', 'CaptionPairs', 'same_pairs', 'pairs_loss', 'pairs_stage', 'TaughtPairs',
            'taught_pairs_loss', 'train_clip']
 
 # %% ../../nbs/15_text.ipynb #450cf74a
@@ -22,7 +22,7 @@ _all_ = ['clip_loss', 'retrieval', 'SLOTS', 'scene_targets', 'said_targets', 'ha
     'clip_merges', 'clip_words', 'merge_pieces', 'PieceTokenizer', 'clip_pieces', 'QuickGELU', 'TextTower',
     'CLIPText', 'ClipImage', 'load_clip_image', 'TINY', 'TinyCLIP', 'text_loss', 'image_loss', 'HardGroups',
     'join_groups', 'ClipRecipe', 'ClipRun', 'ClipStage', 'text_stage', 'image_stage', 'stage_trainer',
-    'SentenceTeacher', 'Lesson', 'fingerprint', 'text_hash', 'make_lesson', 'read_texts', 'TaughtCLIP',
-    'agreement_loss', 'teacher_loss', 'LessonItems', 'lesson_stage', 'MOST', 'Pairs', 'read_pairs',
-    'words_of', 'pieces_of', 'moved', 'CaptionPairs', 'same_pairs', 'pairs_loss', 'pairs_stage', 'Guide',
-    'TaughtPairs', 'taught_pairs_loss', 'train_clip']
+    'SentenceTeacher', 'fingerprint', 'text_hash', 'Lesson', 'make_lesson', 'read_texts', 'Guide',
+    'open_guide', 'pieces_of', 'TaughtCLIP', 'agreement_loss', 'teacher_loss', 'LessonItems',
+    'lesson_stage', 'MOST', 'Pairs', 'read_pairs', 'words_of', 'moved', 'CaptionPairs', 'same_pairs',
+    'pairs_loss', 'pairs_stage', 'TaughtPairs', 'taught_pairs_loss', 'train_clip']
