@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['Digits', 'GLYPHS', 'COLOURS', 'SIZES', 'PLACES', 'RELATIONS', 'HELD_OUT', 'PAIRS', 'glyph_mask', 'Obj', 'Scene',
-           'draw', 'random_scene', 'WORDS', 'TEMPLATES', 'caption', 'Pictograms']
+           'draw', 'random_scene', 'WORDS', 'TEMPLATES', 'WORDINGS', 'caption', 'Pictograms', 'RULES', 'CONTENT',
+           'Said', 'say', 'grammar_words', 'typo', 'leave_out']
 
 # %% ../../nbs/01_data.ipynb #35f6255f
 #| code-fold: true
 from ..core import cover
-__getattr__, __dir__ = cover(__name__, 'digits', 'scenes', 'captions')
+__getattr__, __dir__ = cover(__name__, 'digits', 'scenes', 'captions', 'grammar')
 _all_ = ['Digits', 'GLYPHS', 'COLOURS', 'SIZES', 'PLACES', 'RELATIONS', 'HELD_OUT', 'PAIRS', 'glyph_mask', 'Obj',
-    'Scene', 'draw', 'random_scene', 'WORDS', 'TEMPLATES', 'caption', 'Pictograms']
+    'Scene', 'draw', 'random_scene', 'WORDS', 'TEMPLATES', 'WORDINGS', 'caption', 'Pictograms', 'RULES',
+    'CONTENT', 'Said', 'say', 'grammar_words', 'typo', 'leave_out']

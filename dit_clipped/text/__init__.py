@@ -6,8 +6,8 @@
 __all__ = ['clip_loss', 'retrieval', 'SLOTS', 'scene_targets', 'said_targets', 'hard_group', 'SlotHeads', 'slot_loss', 'words_in',
            'WordTokenizer', 'CaptionNotes', 'QuickGELU', 'TextTower', 'CLIPText', 'ClipImage', 'load_clip_image',
            'TINY', 'TinyCLIP', 'text_loss', 'image_loss', 'HardGroups', 'join_groups', 'ClipRecipe', 'ClipRun',
-           'ClipStage', 'text_stage', 'image_stage', 'stage_trainer', 'MOST', 'Pairs', 'read_pairs', 'words_of',
-           'drop_words', 'moved', 'CaptionPairs', 'same_pairs', 'pairs_loss', 'pairs_stage', 'train_clip']
+           'ClipStage', 'grown', 'text_stage', 'image_stage', 'stage_trainer', 'MOST', 'Pairs', 'read_pairs',
+           'words_of', 'drop_words', 'moved', 'CaptionPairs', 'same_pairs', 'pairs_loss', 'pairs_stage', 'train_clip']
 
 # %% ../../nbs/15_text.ipynb #450cf74a
 from ..core import cover
@@ -16,6 +16,6 @@ __getattr__, __dir__ = cover(__name__, 'contrastive', 'slots', 'tokenizer', 'tow
 _all_ = ['clip_loss', 'retrieval', 'SLOTS', 'scene_targets', 'said_targets', 'hard_group', 'SlotHeads', 'slot_loss',
     'words_in', 'WordTokenizer', 'CaptionNotes', 'QuickGELU', 'TextTower', 'CLIPText', 'ClipImage',
     'load_clip_image', 'TINY', 'TinyCLIP', 'text_loss', 'image_loss', 'HardGroups', 'join_groups',
-    'ClipRecipe', 'ClipRun', 'ClipStage', 'text_stage', 'image_stage', 'stage_trainer', 'MOST', 'Pairs',
-    'read_pairs', 'words_of', 'drop_words', 'moved', 'CaptionPairs', 'same_pairs', 'pairs_loss',
+    'ClipRecipe', 'ClipRun', 'ClipStage', 'grown', 'text_stage', 'image_stage', 'stage_trainer', 'MOST',
+    'Pairs', 'read_pairs', 'words_of', 'drop_words', 'moved', 'CaptionPairs', 'same_pairs', 'pairs_loss',
     'pairs_stage', 'train_clip']

@@ -12,7 +12,7 @@ from dataclasses import replace
 from fastcore.basics import patch
 from torch import nn, Tensor
 from ..core import one_of
-from ..data import COLOURS, GLYPHS, HELD_OUT, PLACES, SIZES, random_scene
+from ..data import COLOURS, GLYPHS, HELD_OUT, PLACES, SIZES, Said, random_scene
 
 # %% ../../nbs/15b_text.slots.ipynb #bc70db32
 SLOTS = dict(background=8, glyph=32, colour=8, place=5, size=3, glyph2=33, colour2=9)
@@ -30,10 +30,11 @@ def scene_targets(
 # %% ../../nbs/15b_text.slots.ipynb #5d6e247a
 def said_targets(
     scene,    # A `Scene`
-    text: str # Its caption
-) -> list: # As `scene_targets`, but -100 for a colour that `text` leaves open
+    text: str # Its caption; a `Said` of the grammar knows itself what it says
+) -> list: # As `scene_targets`, but -100 for what `text` leaves open
     "What `text` says of `scene`"
     y, words, names = scene_targets(scene), {*re.findall(r'\w+', text)}, [*COLOURS]
+    if isinstance(text, Said): return [v if known else -100 for v, known in zip(y, text.said)]
     return [-100 if k in (0, 2, 6) and v < 8 and names[v] not in words else v
         for k, v in enumerate(y)]
 
@@ -106,5 +107,6 @@ def slot_loss(
     logits: list, # Seven (b,k), see `SlotHeads`
     y: Tensor      # `scene_targets` (b,7)
 ) -> Tensor: # Scalar
-    "Cross entropy, the mean over the slots"
-    return sum(F.cross_entropy(g.float(), y[:, i]) for i, g in enumerate(logits))/len(logits)
+    "Cross entropy, the mean over the slots; a slot that the whole batch leaves open costs nothing"
+    def cost(g, y): return F.cross_entropy(g, y) if (y >= 0).any() else 0*g.sum()
+    return sum(cost(g.float(), y[:, i]) for i, g in enumerate(logits))/len(logits)

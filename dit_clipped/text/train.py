@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TINY', 'TinyCLIP', 'text_loss', 'image_loss', 'HardGroups', 'join_groups', 'ClipRecipe', 'ClipRun', 'ClipStage',
-           'text_stage', 'image_stage', 'stage_trainer']
+           'grown', 'text_stage', 'image_stage', 'stage_trainer']
 
 # %% ../../nbs/15g_text.train.ipynb #0547455d
 import math, random
@@ -18,8 +18,8 @@ from fastcore.basics import patch
 from torch import nn, Tensor
 from torch.utils.data import DataLoader, Dataset
 from ..conditioning import length_mask
-from ..core import default_dtype, in_range, require
-from ..data import caption, draw, random_scene
+from ..core import default_dtype, in_range, one_of, require
+from ..data import WORDINGS, caption, draw, grammar_words, leave_out, random_scene
 from .contrastive import clip_loss
 from .encoder import CLIPText
 from .image import ClipImage, load_clip_image
@@ -121,12 +121,12 @@ def image_loss(
 
 # %% ../../nbs/15g_text.train.ipynb #7291fb5b
 @lru_cache(4)
-def _words_of(seed, n=4000):
-    "A `WordTokenizer` for every wording of the toy language"
+def _words_of(seed, wording='grammar', n=4000):
+    "A `WordTokenizer` for every caption of `wording`"
     from open_clip.tokenizer import SimpleTokenizer
-    rng = random.Random(seed)
+    rng, new = random.Random(seed), wording == 'grammar'
     wordings = [caption(random_scene(rng, 'all'), rng) for _ in range(n)]
-    return WordTokenizer.from_captions(wordings, SimpleTokenizer())
+    return WordTokenizer.from_captions(wordings + grammar_words()*new, SimpleTokenizer(), 32 if new else 24)
 
 # %% ../../nbs/15g_text.train.ipynb #f00ffd78
 class HardGroups(Dataset):
@@ -134,18 +134,25 @@ class HardGroups(Dataset):
     def __init__(self,
         tokenizer,           # Of the text tower
         seed: int=0,         # Of all items
-        pictures: bool=False, # Stage two
-        short_captions: float=0. # Share of captions that say less; stage one alone
+        pictures: bool=False, # Stage two: captions of the old forms, whole
+        short_captions: float=0., # Share of captions that say less; stage one alone
+        wording: str='grammar', # One of `WORDINGS`; stage one alone
+        word_dropout: float=.15 # Share of captions that lose one or two words; stage one alone
     ):
         self.tokenizer, self.seed, self.pictures = tokenizer, seed, pictures
-        self.short_captions = 0. if pictures else in_range(short_captions, 0, 1, 'short_captions')
+        self.short_captions, self.word_dropout = 0. if pictures else in_range(short_captions, 0, 1, 'short_captions'), 0.
+        self.wording = one_of('train' if pictures else wording, WORDINGS, 'wording')
+        if not pictures: self.word_dropout = in_range(word_dropout, 0, 1, 'word_dropout')
     def __len__(self): return 2**20
     def __getitem__(self, k):
         rng = random.Random((self.seed*2 + self.pictures)*2**32 + k); scenes = hard_group(rng)
-        wording = lambda: 'short' if self.short_captions and rng.random() < self.short_captions else 'train'
-        said = [caption(s, rng, wording()) for s in scenes]
-        item = self.tokenizer(said), torch.tensor([*map(said_targets, scenes, said)])     # (8,l), (8,7)
+        said = [caption(s, rng, self._how(rng)) for s in scenes]; y = torch.tensor([*map(said_targets, scenes, said)])
+        item = self.tokenizer([self._gaps(t, rng) for t in said]), y                          # (8,l), (8,7)
         return (torch.stack([draw(s, 64) for s in scenes]), *item) if self.pictures else item
+    def _how(self, rng): return 'short' if self.short_captions and rng.random() < self.short_captions else self.wording
+    def _gaps(self, text, rng):
+        if not self.word_dropout or rng.random() >= self.word_dropout: return text
+        return leave_out(text, rng, 1 + (rng.random() < .5))
 
 # %% ../../nbs/15g_text.train.ipynb #71c88d99
 def join_groups(
@@ -165,6 +172,8 @@ class ClipRecipe:
     batch_size: int=256    # Pairs in a batch, for other data than pictograms
     lr: float|None=None    # Peak learning rate; 1e-3, or half of it with `init`, when None
     short_captions: float=0. # Share of short captions in stage one
+    wording: str='grammar' # Of the captions in stage one: one of `WORDINGS`
+    word_dropout: float=.15 # Share of captions in stage one that lose one or two words
     precision: str|None=None # 'no' or 'bf16'; what the device multiplies fast when None
     save_every: int=100    # Steps between checkpoints
     def __post_init__(self):
@@ -172,7 +181,8 @@ class ClipRecipe:
             in_range(getattr(self, k), 1, 10**9, k)
         require(len(self.groups) == 2, f'groups is {self.groups}, expected two numbers, one per stage')
         for n in self.groups: in_range(n, 1, 10**6, 'groups')
-        in_range(self.short_captions, 0, 1, 'short_captions')
+        for k in ('short_captions', 'word_dropout'): in_range(getattr(self, k), 0, 1, k)
+        one_of(self.wording, WORDINGS, 'wording')
 
 # %% ../../nbs/15g_text.train.ipynb #79c0d1fa
 @dataclass(frozen=True)
@@ -226,18 +236,57 @@ def clip_image(self: TinyCLIP) -> ClipImage: # Frozen, on the CPU
     "The image tower as a `ClipImage`"
     return ClipImage(deepcopy(self.clip.visual).cpu(), self.vision_cfg, TINY['embed_dim'], self.scale.item())
 
+# %% ../../nbs/15g_text.train.ipynb #ed846ca6
+def _with_words(tokenizer, more):
+    "A tokenizer for the words of both, with room for the captions of both"
+    from open_clip.tokenizer import SimpleTokenizer
+    room = max(tokenizer.context_length, more.context_length)
+    return WordTokenizer.from_captions([*tokenizer.words, *more.words], SimpleTokenizer(), room)
+
+def _random_like(x, n, seed):
+    "n rows of random numbers, spread as those of `x`"
+    return torch.randn(n, x.shape[1], generator=torch.Generator().manual_seed(seed))*x.std()
+
+def grown(
+    text: CLIPText, # A trained tower
+    tokenizer: WordTokenizer, # Other words, room for longer captions
+    seed: int=0     # Of what is new
+) -> CLIPText: # A tower for `tokenizer`
+    "`text` with another word table: rows of words that both know, positions and all other weights are kept"
+    old, state = text.tokenizer, plain_state(text.tower)
+    rows, places = state['token_embedding.weight'].float(), state['positional_embedding'].float()
+    table = _random_like(rows, tokenizer.vocab_size, seed); table[0] = rows[0]                      # (v,w)
+    same = {w: new for w, new in tokenizer.words.items() if len(new) == len(old.words.get(w, []))}
+    for w, new in same.items(): table[new] = rows[old.words[w]]
+    table[[tokenizer.start, tokenizer.end]] = rows[[old.start, old.end]]
+    longer = _random_like(places, tokenizer.context_length, seed + 1); n = min(len(longer), len(places)) # (l,w)
+    longer[:n] = places[:n]
+    config = text.tower.config | dict(vocab_size=tokenizer.vocab_size, context_length=tokenizer.context_length)
+    state |= {'token_embedding.weight': table, 'positional_embedding': longer}
+    return CLIPText(load_strict(TextTower(**config), state, 'the tower to grow'), tokenizer)
+
 # %% ../../nbs/15g_text.train.ipynb #d90e7602
+def _start(run):
+    "(tokenizer, tower to go on from or None) of stage one"
+    r = run.recipe; words = _words_of(r.seed, r.wording)
+    if run.init is None: return words, None
+    text = CLIPText.from_pretrained(Path(run.init)/'text_encoder')
+    new = sorted(words.words.keys() - text.tokenizer.words.keys())
+    if not new and words.context_length <= text.context_length: return text.tokenizer, text
+    text = grown(text, _with_words(text.tokenizer, words), r.seed)
+    print(f'{len(new)} new words: {", ".join(new[:8])}...; captions of up to {text.context_length} tokens')
+    return text.tokenizer, text
+
 def text_stage(
     run: ClipRun # Where and how
 ) -> ClipStage: # To be given to `stage_trainer`
     "Stage one: the text tower and its heads, on captions alone"
-    r = run.recipe
-    text = None if run.init is None else CLIPText.from_pretrained(Path(run.init)/'text_encoder')
-    tokenizer = _words_of(r.seed) if text is None else text.tokenizer
+    r = run.recipe; tokenizer, text = _start(run)
     net = TinyCLIP(tokenizer.vocab_size, tokenizer.context_length, seed=r.seed).take(text)
-    data = HardGroups(tokenizer, r.seed, short_captions=r.short_captions)
+    data = HardGroups(tokenizer, r.seed, False, r.short_captions, r.wording, r.word_dropout)
+    origin = run.init and CLIPText.from_pretrained(Path(run.init)/'text_encoder').sha256()
     return ClipStage('text', net.learn('text'), data, join_groups, text_loss, r.text_steps, r.groups[0],
-        dict(text=text and text.sha256()))
+        dict(text=origin))
 
 # %% ../../nbs/15g_text.train.ipynb #112051c8
 def image_stage(
