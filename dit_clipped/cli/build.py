@@ -8,11 +8,12 @@ __all__ = ['make_objective', 'start_model', 'make_denoiser', 'pipeline_of', 'dra
 
 # %% ../../nbs/21e_cli.build.ipynb #6a19b834
 import os, shutil, warnings
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 import torch
 from ..core import one_of, require, set_seed
-from .config import PRESETS, ObjectiveConfig, RunConfig, SamplingConfig, data_kind, read_run, save_run
+from .config import PRESETS, ObjectiveConfig, RunConfig, SamplingConfig
+from .config import _other_sizes, data_kind, read_run, save_run
 from .encoders import Encoders, check_places, make_encoders, open_encoders, run_precision, say_stage
 from .encoders import _often, start_folder, train_text
 from .sources import Source, make_source, open_pictures, sized_pictures, staged_pictures
@@ -58,12 +59,14 @@ def make_denoiser(
     from dit_clipped.dit import DiT, create_model
     from dit_clipped.weights import labels_to_captions, read_state
     fits, old = _fits(shape, encoders), start_model(config.init)
-    net = create_model(config.model, **fits) if config.model else DiT(old.config)
+    other = _other_sizes(config)
+    if old and config.width == old.config.hidden_size: other['num_heads'] = old.config.num_heads
+    net = create_model(config.model, **fits, **other) if config.model else DiT(replace(old.config, **other))
     if config.init is None: return net, 'random weights'
     if old is None: return net, labels_to_captions(net, read_state(config.init), config.init)
     same = old.config == net.config and all(getattr(net.config, k) == v for k, v in fits.items())
     require(same, f'{config.init} holds {_sizes(old.config)}; asked for: {_sizes(net.config)}, with encoders and pictures '
-        f'for {fits}: leave out model, image_size, vae and clip to take its own')
+        f'for {fits}: leave out model, width, depth, image_size, vae and clip to take its own')
     net.load_state_dict(old.state_dict())
     return net, f'all {len(net.state_dict())} tensors of {config.init}'
 

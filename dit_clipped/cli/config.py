@@ -112,6 +112,8 @@ class RunConfig:
     data: DataConfig = DataConfig()
     encoders: EncoderConfig = EncoderConfig()
     model: str|None = flag(None, 'Zoo name, such as DiT-T/2; that of --init')
+    width: Annotated[int, 64, 2**14]|None = flag(None, "Width of the network, a multiple of 64, one head per 64; the model's")
+    depth: Annotated[int, 1, 1000]|None = flag(None, "Blocks of the network; the model's")
     init: str|None = flag(None, "Begin with a pipeline or run folder, 'shipped', or a published DiT file", WITH_TEXT)
     objective: ObjectiveConfig = ObjectiveConfig()
     optim: OptimConfig = OptimConfig()
@@ -178,6 +180,8 @@ def scratch(self: RunConfig) -> tuple: # 'vae' and 'clip', those that are
     "Which encoders are trained from nothing"
     return tuple(k for k in ('vae', 'clip') if getattr(self.encoders, k) == 'scratch')
 
+def _other_sizes(c): return {k: v for k, v in dict(hidden_size=c.width, num_heads=(c.width or 0)//64, depth=c.depth).items() if v}
+
 def refuse_idle(
     config: RunConfig, # With the flags in it
     flags              # Names of the flags that were passed
@@ -188,6 +192,7 @@ def refuse_idle(
     idle = [k for k, part in dict(vae_steps='vae', image_steps='clip').items() if k in flags and part not in config.scratch]
     idle += ['minutes']*('minutes' in flags and not config.scratch)
     require(not idle, f'--{", --".join(idle)} without --vae scratch or --clip scratch: nothing is trained before the transformer')
+    require(not (config.width or 0) % 64, f'--width {config.width}: expected a multiple of 64, since every 64 are a head')
     require(kind != 'cache' or not config.scratch, f'--{" and --".join(config.scratch)} scratch: a cache holds latents '
         'and texts of trained encoders; name those, or pass the pictures')
 
@@ -243,7 +248,7 @@ def from_dict(cls: RunConfig,
     kinds = {f.name: f.type for f in fields(cls) if is_dataclass(f.type)}
     for k in d: one_of(k, [f.name for f in fields(cls)], f'entry of {where}')
     parts = {k: from_json(c, typed(d.get(k, {}), dict[str, Any], f'{k} in {where}'), f'{k} in {where}') for k, c in kinds.items()}
-    return cls(**parts, **{k: typed(d.get(k), str|None, f'{k} in {where}') for k in ('model', 'init')})
+    return cls(**parts, **{f.name: typed(d.get(f.name), f.type, f'{f.name} in {where}') for f in fields(cls) if f.name not in kinds})
 
 # %% ../../nbs/21b_cli.config.ipynb #2220769b
 def save_run(

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import torch
 from ..core import default_device, default_dtype, require
-from ..files import find_folder, from_json, is_shipped, read_json, shipped_folder, write_json
-from .config import CLIP_B32, PRESETS, REFINE, SCRATCH, RunConfig, _replaced, data_kind
+from ..files import find_folder, from_json, read_json, shipped_folder, write_json
+from .config import CLIP_B32, PRESETS, REFINE, SCRATCH, RunConfig, _other_sizes, _replaced, data_kind
 from .config import flag_fields, override, read_run, refuse_unread
 
 # %% ../../nbs/21c_cli.encoders.ipynb #98fa4aee
@@ -171,10 +171,11 @@ def _counts(config): return {k: getattr(getattr(config, flag_fields()[k][0]), k)
 # %% ../../nbs/21c_cli.encoders.ipynb #58985459
 def _costs(config):
     "Seconds per step or item here, at this size of picture and of network"
-    from dit_clipped.dit import gflops
+    from dit_clipped.dit import create_model, gflops
     usual = PRESETS['pictograms']; side, per = config.data.image_size or 64, dict(SECONDS)
-    for k in ('vae_steps', 'items', 'image_steps'): per[k] *= (side/64)**2
-    work = gflops(config.model or usual.model, max(4, side//4))*config.optim.batch_size
+    per |= {k: per[k]*(side/64)**2 for k in ('vae_steps', 'items', 'image_steps')}
+    with torch.device('meta'): net = create_model(config.model or usual.model, **_other_sizes(config))
+    work = gflops(net, max(4, side//4))*config.optim.batch_size
     per['steps'] *= work/(gflops(usual.model, 16)*usual.optim.batch_size)
     for k, part in _WORK.items(): per[k] *= part in config.scratch
     return per if data_kind(config.data.data) == 'pictograms' else dict(per, text_steps=0)

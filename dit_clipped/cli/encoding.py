@@ -22,6 +22,7 @@ class Encoding:
     max_bad: float=None     # Pictures: share of unreadable ones above which it stops; .01
     shard_size: int=4096    # Items per file
     mirror: bool=False      # Also keep flipped pictures; captions that say left or right then lie
+    keep_text: bool=False   # Keep all captions as text instead of the vectors of one: other words in every epoch, and --clip is named for training
     offline: bool=False     # Never ask the Hub
 
 def _to_encode(data, e):
@@ -51,9 +52,10 @@ def encode(
     e = Encoding(**flags); config = _to_encode(data, e)
     config = replace(config, encoders=replace(config.encoders, vae=vae, clip=clip, offline=e.offline))
     check_places(config)
+    require(not e.keep_text or clip == 'shipped', f'--clip {clip} beside --keep_text: captions stay text and no tower reads them; leave --clip out')
     require(not config.scratch, f'{" and ".join(config.scratch)} scratch: this command trains nothing; see dit_clipped_train')
     pictures, enc = open_pictures(replace(config, loop=replace(config.loop, seed=0))), open_encoders(config)
-    build_cache(pictures, enc.vae, enc.text, out, e.shard_size, e.mirror, max_share=config.data.max_bad, progress=not quiet)
+    build_cache(pictures, enc.vae, None if e.keep_text else enc.text, out, e.shard_size, e.mirror, max_share=config.data.max_bad, progress=not quiet)
     print(f'{len(LatentCache(out))} items -> {out}')
 
 encode_main = as_command(encode)

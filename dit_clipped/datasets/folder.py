@@ -13,7 +13,7 @@ from pathlib import Path
 from ..core import require
 from ..files import read_json, read_text, text_lines
 from ..images import ENDINGS
-from .captioned import Captioned, _shown
+from .captioned import MOST_TIMES, Captioned, _shown
 
 # %% ../../nbs/18c_datasets.folder.ipynb #8ab89b70
 _SYSTEM = '__macosx', '@eadir', 'lost+found', '$recycle.bin', 'system volume information'
@@ -128,10 +128,24 @@ def _table_rows(file):
     "(where, row) of a table"
     return (_csv_rows if str(file).lower().endswith('.csv') else _json_rows)(file)
 
+# %% ../../nbs/18c_datasets.folder.ipynb #4facb5f9
+def _times(value, where):
+    "How often the picture of a row comes; None where the row does not say"
+    text = '' if value is None or value != value else str(value).strip()
+    if not text: return None
+    good = re.fullmatch(r'\d{1,9}(\.0*)?', text) and 1 <= float(text) <= MOST_TIMES
+    require(good, f'{where}: times is {value!r}, expected a whole number from 1 to {MOST_TIMES}, how often the picture '
+        'comes in a pass')
+    return int(float(text))
+
+def _agree(times, name, t, where):
+    old = times.setdefault(name, t)
+    require(old == t, f'{where}: times of {name} is {t}, and another row says {old}: say the same in all, or once')
+
 # %% ../../nbs/18c_datasets.folder.ipynb #134a3f08
 def _table(file, column):
-    "File name -> captions, from metadata.jsonl or metadata.csv"
-    found, wanted = {}, ' or '.join(TEXT_COLUMNS) if column is None else column
+    "File name -> captions, and file name -> times, from metadata.jsonl or metadata.csv"
+    found, times, wanted = {}, {}, ' or '.join(TEXT_COLUMNS) if column is None else column
     for where, row in _table_rows(file):
         keys = [k for k in (TEXT_COLUMNS if column is None else [column]) if k in row]
         name = row.get('file_name')
@@ -140,7 +154,8 @@ def _table(file, column):
         require(isinstance(name, str) and name.strip(), f'{where} has no file_name: name the '
             'picture, or take the row out')
         found.setdefault(name, []).extend(_texts(row[keys[0]], where))
-    return found
+        if t := _times(row.get('times'), where): _agree(times, name, t, where)
+    return found, times
 
 # %% ../../nbs/18c_datasets.folder.ipynb #6c8bf42d
 _BESIDE = '.txt .json .jsonl .csv .npy .npz .parquet'.split()
@@ -177,24 +192,24 @@ def _tables(disk):
 
 # %% ../../nbs/18c_datasets.folder.ipynb #795953b2
 def _table_captions(disk, column):
-    "Picture -> captions, of all tables together"
-    found = {}
+    "Picture -> captions, and picture -> times, of all tables together"
+    found, times = {}, {}
     for at, base in _tables(disk).items():
-        part = {}
-        for name, texts in _table(os.path.join(disk.root, at + base), column).items():
-            part.setdefault(disk.plain(name, at), []).extend(texts)
+        part = {}; file = os.path.join(disk.root, at + base); texts_of, times_of = _table(file, column)
+        for name, texts in texts_of.items(): part.setdefault(disk.plain(name, at), []).extend(texts)
         for name, texts in part.items():
             old = found.setdefault(name, [])
             old += [t for t in texts if t not in old] if old else texts
+        for name, t in times_of.items(): _agree(times, disk.plain(name, at), t, file)
     means = disk.means(found)
-    return {means[k]: t for k, t in found.items()}
+    return {means[k]: t for k, t in found.items()}, {means[k]: t for k, t in times.items()}
 
 # %% ../../nbs/18c_datasets.folder.ipynb #3b5917e3
 _FOLDER_LAYOUT = ('Expected NAME.txt beside each picture, or a metadata.jsonl or metadata.csv with '
     'the columns file_name and text')
 
 def _folder_entries(path, column):
-    path = _folder(path); disk = _Disk(path); found = _table_captions(disk, column)
+    path = _folder(path); disk = _Disk(path); found, times = _table_captions(disk, column)
     require(found or column is None, f'caption_column={column!r} is a column of metadata.jsonl or '
         f'metadata.csv, and no row of one is in {_shown(path)}: leave it out to read NAME.txt')
     sources = [at + base for at, base in _tables(disk).items()]
@@ -204,7 +219,7 @@ def _folder_entries(path, column):
         found[f] = [c for t in texts for c in _texts(text_lines(read_text(os.path.join(path, t))))]
     if not any(found.values()): raise ValueError(f'{_shown(path)}: {len(found)} pictures, no caption. '
         f'In the folder: {_inside(path)}. {_FOLDER_LAYOUT}')
-    return [(k, os.path.join(path, k), t) for k, t in found.items()], sources
+    return [(k, os.path.join(path, k), t) for k, t in found.items()], sources, times and [times.get(k, 1) for k in found]
 
 # %% ../../nbs/18c_datasets.folder.ipynb #b533e56b
 class Folder(Captioned):
@@ -214,8 +229,8 @@ class Folder(Captioned):
         caption_column: str=None, # Of the tables: text, caption or captions when None
         **kwargs  # For `Captioned`: size, seed, max_pixels
     ):
-        entries, self.sources = _folder_entries(path, caption_column)
-        super().__init__(entries, **kwargs)
+        entries, self.sources, times = _folder_entries(path, caption_column)
+        super().__init__(entries, times=times or None, **kwargs)
     def __repr__(self):
         some, n = ', '.join(self.sources[:3]), len(self.sources)
         return f'Folder: {len(self.rows)} pictures, captions from {some}' + f' and {n - 3} more'*(n > 3)

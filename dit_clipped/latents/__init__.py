@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['VAE_CONFIG', 'psnr', 'Resnet', 'PixelAttention', 'Down', 'Up', 'Level', 'Middle', 'Encoder', 'Decoder', 'Autoencoder',
            'VAE', 'fingerprint', 'TINY_VAE', 'OVERSAMPLE', 'foreground_error', 'TinyVAE', 'fit_scale', 'LeftOut',
-           'read_item', 'ItemBatch', 'read_items', 'first_picture', 'VAERecipe', 'train_vae', 'cache_origin',
-           'shard_items', 'build_cache', 'LatentCache', 'LatentBatch', 'compare_speed']
+           'read_item', 'ItemBatch', 'read_items', 'first_picture', 'VAERecipe', 'train_vae', 'CAPTIONS',
+           'cache_origin', 'shard_items', 'build_cache', 'LatentCache', 'LatentBatch', 'compare_speed', 'which_caption',
+           'oversample']
 
 # %% ../../nbs/14_latents.ipynb #5e6b6207
 from ..core import cover
-__getattr__, __dir__ = cover(__name__, 'autoencoder', 'vae', 'train', 'cache', 'read', 'tiles')
+__getattr__, __dir__ = cover(__name__, 'autoencoder', 'vae', 'train', 'cache', 'read', 'tiles', 'captions')
 _all_ = ['VAE_CONFIG', 'psnr', 'Resnet', 'PixelAttention', 'Down', 'Up', 'Level', 'Middle', 'Encoder', 'Decoder',
     'Autoencoder', 'VAE', 'fingerprint', 'TINY_VAE', 'OVERSAMPLE', 'foreground_error', 'TinyVAE',
     'fit_scale', 'LeftOut', 'read_item', 'ItemBatch', 'read_items', 'first_picture', 'VAERecipe',
-    'train_vae', 'cache_origin', 'shard_items', 'build_cache', 'LatentCache', 'LatentBatch', 'compare_speed']
+    'train_vae', 'CAPTIONS', 'cache_origin', 'shard_items', 'build_cache', 'LatentCache', 'LatentBatch',
+    'compare_speed', 'which_caption', 'oversample']

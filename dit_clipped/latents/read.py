@@ -25,7 +25,7 @@ class _Origin:
     "What a cache says it was made from"
     data: dict[str, Any]
     vae: str
-    text: str
+    text: str|None
     mirror: bool
     shard_size: Annotated[int, 1, 2**40]
     dtype: Literal['float16', 'bfloat16', 'float32']
@@ -37,6 +37,7 @@ class _Manifest:
     shards: dict[str, dict]
     left_out: Annotated[int, 0, 2**40] = 0
     captions: str = ''
+    texts: dict|None = None
 
 @dataclass(frozen=True)
 class _Entry:
@@ -67,26 +68,33 @@ def _open_shard(f, rows, about, verify):
 # %% ../../nbs/14e_latents.read.ipynb #d7781049
 _AXES = dict(moments=4, mirrored=4, pooled=2, tokens=3, length=1, item=1)
 
+def _names(origin):
+    "The tensors of a shard: without mirrored pictures, or without vectors, fewer"
+    out = set() if origin.mirror else {'mirrored'}
+    if origin.text is None: out |= {'pooled', 'tokens', 'length'}
+    return {*_AXES} - out
+
 def _shapes(shard): return {k: (*v.shape[1:], v.dtype) for k, v in shard.items()}
 
 def _check_shard(s, first, folder, origin):
     "ValueError unless a shard is as the origin and the first shard are"
-    names, dtype = {k for k in _AXES if origin.mirror or k != 'mirrored'}, getattr(torch, origin.dtype)
+    names, dtype = _names(origin), getattr(torch, origin.dtype)
     ok = s.keys() == names and all(v.ndim == _AXES[k] and len(v) == len(s['item']) for k, v in s.items())
     ok = ok and all(v.dtype == dtype for k, v in s.items() if k not in ('length', 'item'))
     require(ok and _shapes(s) == _shapes(first), f'a shard of {folder} has {_shapes(s)}, expected {sorted(names)} '
         f'of the same shapes in all, in {dtype}: build it again')
+    if origin.text is None: return
     n, top = s['length'], s['tokens'].shape[1]
     require(not n.is_floating_point() and 0 <= n.min() and n.max() <= top, f'a shard of {folder} has captions '
         f'of {n.min()} to {n.max()} tokens, expected 0 to {top}: build it again')
 
 # %% ../../nbs/14e_latents.read.ipynb #c228022a
 class LatentCache:
-    "What `build_cache` wrote, memory-mapped; item: (moments, pooled, tokens, mask)"
+    "What `build_cache` wrote, memory-mapped; item: (moments, pooled, tokens, mask), or (moments, caption)"
     def __init__(self,
         folder,    # Of `build_cache`
         vae=None,  # Refuse the cache of another `VAE`; None: do not ask
-        text=None, # Refuse the cache of another `CLIPText`; None: do not ask
+        text=None, # Refuse the vectors of another `CLIPText`; None: do not ask
         verify: bool=False # Compare every shard's sha256, which reads all of them
     ):
         self.folder = Path(folder); file = self.folder/'manifest.json'
@@ -94,7 +102,7 @@ class LatentCache:
             'build_cache (dit_clipped_encode) to the end', FileNotFoundError)
         self.manifest = read_json(file); m = from_json(_Manifest, self.manifest, file)
         o = self.origin = from_json(_Origin, m.origin, f'origin in {file}')
-        for k, part in dict(vae=vae, text=text).items(): require(part is None or part.sha256() == getattr(o, k),
+        for k, part in dict(vae=vae, text=o.text and text).items(): require(part is None or part.sha256() == getattr(o, k),
             f'{folder} was built with another {k} encoder: build a new cache in another folder')
         self.mirror, self.total = o.mirror, typed(o.data.get('items'), Annotated[int, 1, 2**40], f'items in {file}')
         rows = _shard_rows(self.total, o.shard_size, [*m.shards], file)
@@ -102,26 +110,28 @@ class LatentCache:
         full = [s for s in self.shards if len(s['item'])]; require(full, f'{folder} holds no item: build it again')
         for s in full: _check_shard(s, full[0], folder, o)
         self.items = torch.cat([s['item'] for s in self.shards])     # (n,), numbers in the dataset
+        self.repeat, self.told = 1, self._read_captions(m.texts) if o.text is None else None   # of 14g
         self.n, self.ends = len(self.items), torch.tensor([len(s['item']) for s in self.shards]).cumsum(0).tolist()
-    def __len__(self): return self.n*(1 + self.mirror)               # flipped pictures come last
+    def __len__(self): return self.repeat*self.n*(1 + self.mirror)   # flipped pictures come last
 
 # %% ../../nbs/14e_latents.read.ipynb #3745e138
 @patch
 def _locate(self: LatentCache, i):
     "Shard, row in it, and which moments"
     require(0 <= i < len(self), f'no item {i}: they go from 0 to {len(self) - 1}', IndexError)
-    r = i % self.n; k = bisect.bisect_right(self.ends, r)
-    return self.shards[k], r - (self.ends[k - 1] if k else 0), 'moments' if i < self.n else 'mirrored'
+    twin, r = divmod(i, self.n); k = bisect.bisect_right(self.ends, r)
+    return self.shards[k], r - (self.ends[k - 1] if k else 0), 'mirrored' if self.mirror and twin % 2 else 'moments'
 
 # %% ../../nbs/14e_latents.read.ipynb #1389a90b
 @patch
 def __getitems__(self: LatentCache,
     rows # Whole numbers from 0
-) -> tuple: # moments (b,2c,h,w), pooled (b,e), tokens (b,l,w), mask (b,l)
+) -> tuple: # moments (b,2c,h,w), pooled (b,e), tokens (b,l,w), mask (b,l); with captions as text: moments, b captions
     "A batch at once, which is what a DataLoader asks for"
     at = [self._locate(i) for i in rows]
     if not at: return tuple(o[:0] for o in self.__getitems__([0]))
     m = torch.stack([s[k][j] for s, j, k in at]).float()             # (b,2c,h,w)
+    if self.origin.text is None: return m, [self._caption(i) for i in rows]
     p, t = (torch.stack([s[k][j] for s, j, _ in at]).float() for k in ('pooled', 'tokens'))
     n = torch.stack([s['length'][j] for s, j, _ in at]).long()       # (b,)
     l = max(int(n.max()), 1)
@@ -131,7 +141,7 @@ def __getitems__(self: LatentCache,
 @patch
 def __getitem__(self: LatentCache,
     i: int # From 0
-) -> tuple: # moments (2c,h,w), pooled (e,), tokens (l,w), mask (l,); IndexError beyond the end
+) -> tuple: # moments (2c,h,w), pooled (e,), tokens (l,w), mask (l,), or moments and a caption; IndexError beyond the end
     "One item"
     return tuple(o[0] for o in self.__getitems__([i]))
 
@@ -144,16 +154,18 @@ def rows_of(self: LatentCache,
     if self.n == self.total: return [*numbers]
     row = {i: r for r, i in enumerate(self.items.tolist())}
     row |= {self.total + i: self.n + r for i, r in row.items()} if self.mirror else {}
-    top = self.total*(1 + self.mirror)
+    some, rows = self.total*(1 + self.mirror), self.n*(1 + self.mirror); top = some*self.repeat
     for i in numbers: require(0 <= i < top, f'no item {i}: they go from 0 to {top - 1}', IndexError)
-    return [row[i] for i in numbers if i in row]
+    return [i//some*rows + row[i % some] for i in numbers if i % some in row]
 
 @patch
 def loader(self: LatentCache,
-    rows: list=None # Item numbers, as from `Pictograms.rows`; None: every item once
+    rows: list=None, # Item numbers, as from `Pictograms.rows`; None: every item once
+    passes: int=None # With captions as text: so many passes over `rows`, shuffled together
 ): # A DataLoader for `Trainer`
     "Batches as they are"
     some = self if rows is None else Subset(self, self.rows_of(rows))
+    if passes: some = self._passes(range(self.total*(1 + self.mirror)) if rows is None else rows, passes)
     return DataLoader(some, collate_fn=lambda batch: batch)
 
 # %% ../../nbs/14e_latents.read.ipynb #1f5a8119
@@ -162,14 +174,15 @@ def identity(self: LatentCache) -> dict: # JSON: data, encoders, and how much wa
     "What training from this cache means"
     o = self.manifest['origin']
     kept = {k: o[k] for k in ('data', 'vae', 'text', 'mirror', 'dtype')}
-    return dict(kind='LatentCache', **kept, left_out=self.total - self.n)
+    texts = dict(captions=self.manifest['texts']['sha256'], epochs=self.repeat) if self.told else {}
+    return dict(kind='LatentCache', **kept, left_out=self.total - self.n, **texts)
 
 # %% ../../nbs/14e_latents.read.ipynb #5572115c
 class LatentBatch:
-    "`encode_fn` of a `Trainer`: a batch of a cache, or of pictures and captions, to (z, TextCond)"
+    "`encode_fn` of a `Trainer`: a batch of a cache, or of pictures or moments and captions, to (z, TextCond)"
     def __init__(self,
         vae, # A `VAE`
-        text=None, # A `CLIPText`, for batches of (pictures, captions)
+        text=None, # A `CLIPText`, for batches that hold captions
         notes=None # A `CaptionNotes` that counts what it cannot read; None: it warns
     ): self.vae, self.text, self.notes = vae, text, notes
     def __call__(self, *batch):
@@ -183,7 +196,7 @@ class LatentBatch:
 # %% ../../nbs/14e_latents.read.ipynb #c76d3d3a
 @patch
 def _encoded(self: LatentBatch, images, captions):
-    "Moments and `TextCond` of pictures and captions"
+    "Moments and `TextCond` of pictures, or moments, and captions"
     require(self.text is not None, 'pictures come with captions, and this LatentBatch has no text encoder: pass text=')
     captions = list(captions)
     if not captions:
@@ -191,7 +204,7 @@ def _encoded(self: LatentBatch, images, captions):
         none = [torch.zeros(0, *s, device=self.vae.device) for s in
             ((2*self.vae.channels, h, w), (self.text.pooled_dim,), (1, self.text.context_dim), (1,))]
         return none[0], TextCond(*none[1:3], none[3].bool())
-    m = self.vae.moments(images)
+    m = images if images.shape[1] == 2*self.vae.channels else self.vae.moments(images)
     return m, self.text(captions) if self.notes is None else self.text(captions, notes=self.notes)
 
 # %% ../../nbs/14e_latents.read.ipynb #53984a46
