@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_scan', 'digit_report', 'SLOT_VALUES', 'ASKED',
            'SCENE_COLOURS', 'scene_words', 'SceneClassifier', 'train_classifier', 'load_classifier', 'read_scenes',
-           'scene_prompts', 'scene_report', 'mistakes', 'plain_border']
+           'scene_prompts', 'scene_report', 'mistakes', 'plain_border', 'Matched', 'match_scenes']
 
 # %% ../../nbs/17_evaluation.ipynb #606098fd
 from ..core import cover
-__getattr__, __dir__ = cover(__name__, 'digits', 'scenes')
+__getattr__, __dir__ = cover(__name__, 'digits', 'scenes', 'matching')
 _all_ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_scan', 'digit_report', 'SLOT_VALUES',
     'ASKED', 'SCENE_COLOURS', 'scene_words', 'SceneClassifier', 'train_classifier', 'load_classifier',
-    'read_scenes', 'scene_prompts', 'scene_report', 'mistakes', 'plain_border']
+    'read_scenes', 'scene_prompts', 'scene_report', 'mistakes', 'plain_border', 'Matched', 'match_scenes']
