@@ -15,8 +15,8 @@ from fastcore.basics import patch
 from safetensors.torch import save_file
 from ..conditioning import TextCond, length_mask
 from ..core import atomic_path, in_range, require
-from ..files import from_json, is_shipped, read_json, shipped_folder, typed, write_json
-from .tokenizer import CaptionNotes, WordTokenizer, _BPE
+from ..files import from_json, read_json, shipped_folder, typed, write_json
+from .tokenizer import CaptionNotes, PieceTokenizer, WordTokenizer, _BPE
 from .tower import TextTower
 from ..weights import blank, load_strict, plain_state, read_state
 
@@ -99,7 +99,7 @@ def unread(self: CLIPText,
 @patch
 def sha256(self: CLIPText) -> str: # 64 letters; the same exactly when everything is
     "A fingerprint of weights, layers and vocabulary"
-    words = getattr(self.tokenizer, 'words', None) or self.tokenizer.name
+    words = getattr(self.tokenizer, 'vocab', None) or self.tokenizer.name
     h = hashlib.sha256(json.dumps([self.tower.config, self.layers, words], sort_keys=True).encode())
     for k, v in sorted(plain_state(self.tower).items()):
         h.update(k.encode()); h.update(v.float().numpy().tobytes())
@@ -123,12 +123,12 @@ def _load(module, state, source):
 def save_pretrained(self: CLIPText,
     folder, # Made if missing
     dtype: torch.dtype=None # Of the stored weights; as they are when None
-) -> Path: # The folder: config.json, model.safetensors, and vocab.json for a `WordTokenizer`
+) -> Path: # The folder: config.json, model.safetensors, and vocab.json, unless the tokenizer is open_clip's
     "Write tower and vocabulary, nothing of the image tower"
     own = isinstance(self.tokenizer, WordTokenizer)
     config = dict(_class_name='CLIPText', tower=self.tower.config, layers=self.layers,
         tokenizer=None if own else self.tokenizer.name)
-    texts = dict(vocab=self.tokenizer.words) if own else {}
+    texts = dict(vocab=self.tokenizer.vocab) if own else {}
     return _write(Path(folder), self.tower, dtype, config=config, **texts)
 
 # %% ../../nbs/15e_text.encoder.ipynb #74ed9816
@@ -163,10 +163,21 @@ def _tower(sizes): return blank(lambda: TextTower(**asdict(sizes)), sizes.number
 
 _Words = dict[str, Annotated[list[Annotated[int, 1, 10**7]], 1, 1000]]
 
+def _words_or_pieces(file, length):
+    "The tokenizer whose `vocab` a vocab.json holds"
+    d = read_json(file); first = next(iter(d.get('letters') or [0]), 0) if {*d} == {'letters', 'merges'} else 0
+    if not isinstance(first, str): return WordTokenizer(typed(d, _Words, file), length)
+    for k, o in d.items(): require(isinstance(o, list) and all(isinstance(p, str) for p in o), f'{k} in {file}: expected texts')
+    merges, known = [tuple(m.split(' ')) for m in d['merges']], {*d['letters']}
+    for m in merges:
+        require(len(m) == 2 and known.issuperset(m), f'{file} merges {" ".join(m)!r}, which is no pair of pieces that '
+            'stand before it: restore it, or fetch it again')
+        known.add(m[0] + m[1])
+    return PieceTokenizer(d['letters'], merges, length)
+
 def _tokenizer(name, file, sizes):
-    "open_clip's by name, or the words in `file`; as many rows as the tower has"
-    if name: tok = _BPE(name)
-    else: tok = WordTokenizer(typed(read_json(file), _Words, file), sizes.context_length)
+    "open_clip's by name, or the words or pieces in `file`; as many rows as the tower has"
+    tok = _BPE(name) if name else _words_or_pieces(file, sizes.context_length)
     rows = getattr(tok, 'vocab_size', sizes.vocab_size)
     require(rows == sizes.vocab_size, f'{file} has words for a table of {rows} rows, the tower has '
         f'{sizes.vocab_size}: they are not of one model')
