@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['CLASSIFIER', 'SWEEP', 'GUIDES', 'evaluate_main', 'evaluate_digits', 'sit_exam', 'evaluate_scenes', 'sweep_scenes',
-           'Judging', 'evaluate']
+           'evaluate_people', 'Judging', 'evaluate']
 
 # %% ../../nbs/21i_cli.judging.ipynb #983427c8
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import torch
-from ..core import grid_image, in_range, require
+from ..core import grid_image, in_range, require, show_images
 from ..files import write_json
 from ..images import save_image
 from .command import as_command, in_groups, with_fields
@@ -42,6 +42,12 @@ def _print_digits(name, r, n):
         f"{r['worst'][0]} at {r['worst'][1]:.0%}; median distance to the nearest scan "
         f"{r['distance']:.3f} (between real scans {r['real']:.3f})")
 
+# %% ../../nbs/21i_cli.judging.ipynb #eb2aac9b
+def _drawings(pipe, captions, seed, **call):
+    "One picture for each caption (n,3,h,w) in [-1,1]; picture k has seed `seed` + k"
+    return torch.cat([pipe(captions[k:k+64], seed=seed + k, output_type='pt', **call).images.cpu()*2 - 1
+        for k in range(0, len(captions), 64)])                       # (n,3,h,w)
+
 # %% ../../nbs/21i_cli.judging.ipynb #8be0b6e8
 def sit_exam(
     pipe,        # A pipeline of prompts
@@ -53,8 +59,7 @@ def sit_exam(
     "One picture per prompt, and the report"
     from dit_clipped.evaluation import read_scenes, scene_report
     scenes, captions = prompts
-    x = torch.cat([pipe(captions[k:k+64], seed=seed + k, output_type='pt', **call).images.cpu()*2 - 1
-        for k in range(0, len(captions), 64)])                       # (b,3,64,64)
+    x = _drawings(pipe, captions, seed, **call)                      # (n,3,64,64)
     return x, scene_report(read_scenes(judge, x), scenes, captions)
 
 # %% ../../nbs/21i_cli.judging.ipynb #7d6d9003
@@ -125,14 +130,57 @@ def sweep_scenes(
     if out: write_json(out, rows)
     return rows
 
+# %% ../../nbs/21i_cli.judging.ipynb #4465c5a2
+def _save_titled(images, titles, file, ncols=8):
+    "A picture of pictures with their titles"
+    import matplotlib.pyplot as plt
+    from textwrap import fill
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    fig = show_images(images, [fill(t, 26) for t in titles], ncols=min(ncols, len(titles)), scale=1.8)[0, 0].figure
+    fig.savefig(file, dpi=100); plt.close(fig)
+
+def _print_people(rows, x, found, second):
+    from dit_clipped.evaluation import pattern_report, pattern_table
+    print(pattern_table(rows, second))
+    print(f'matching explains {found.explained.median():.0%} of the ink, in the median of {len(x)} drawings')
+
+# %% ../../nbs/21i_cli.judging.ipynb #d81ea1af
+def evaluate_people(
+    ckpt,          # Pipeline folder; None: the shipped one
+    people,        # JSON of wordings, see `read_patterns`
+    per_wording: int=32, # Scenes for each
+    seed: int=0,   # Of the first picture
+    out=None,      # Folder for report.json and pictures.png
+    classifier=CLASSIFIER, # The second judge; left out where there is no such file
+    **call         # For the pipeline's call
+) -> list: # `PatternScore`s, read by matching, the worst first
+    "Draw wordings of people, and say which were understood"
+    from dit_clipped.evaluation import load_classifier, match_scenes, pattern_prompts, pattern_report, read_patterns, read_scenes
+    from dit_clipped.pipeline import DiTClippedPipeline
+    prompts = pattern_prompts(read_patterns(people), per_wording)
+    net = load_classifier(classifier) if classifier != CLASSIFIER or Path(CLASSIFIER).is_file() else None
+    x = _drawings(DiTClippedPipeline.from_pretrained(ckpt), prompts.texts, seed, **call)         # (n,3,64,64)
+    found = match_scenes(x); rows = pattern_report(found.slots, prompts)
+    second = pattern_report(read_scenes(net, x), prompts) if net else []
+    _print_people(rows, x, found, second)
+    if out: _keep_people(Path(out), rows, second, prompts, x)
+    return rows
+
+def _keep_people(out, rows, second, prompts, x):
+    write_json(out/'report.json', dict(matching=[asdict(r) for r in rows], classifier=[asdict(r) for r in second]))
+    first = {p.id: i for i, p in reversed([*enumerate(prompts.patterns)])}
+    pick = [(first[r.id], r.all) for r in rows if r.id in first][:64]
+    _save_titled(x[[i for i, _ in pick]], [f'{a:.0%}: {prompts.texts[i]}' for i, a in pick], out/'pictures.png')
+
 # %% ../../nbs/21i_cli.judging.ipynb #61575dfa
 _JUDGED = dict(digits={'per_label', 'seed'}, sweep={'sweep', 'one', 'two', 'wording', 'classifier'},
+    people={'people', 'per_wording', 'seed', 'steps', 'guidance', 'sampler', 'guide_from', 'classifier'},
     pipeline={'seed', 'one', 'two', 'wording', 'steps', 'guidance', 'sampler', 'guide_from', 'classifier'})
 
 def _only_read(kind, flags):
     "The flags that were passed; ValueError for what this kind of evaluation does not read"
     overrides = {k: v for k, v in flags.items() if v is not None and v is not False}; odd = [k for k in overrides if k not in _JUDGED[kind]]
-    what = dict(digits='a run of digits', pipeline='a pipeline', sweep='a sweep')[kind]
+    what = dict(digits='a run of digits', pipeline='a pipeline', sweep='a sweep', people='an evaluation by --people')[kind]
     require(not odd, f'{what} does not read --{", --".join(odd)}: leave it out; it reads --{", --".join(sorted(_JUDGED[kind]))}')
     return overrides
 
@@ -159,23 +207,30 @@ class Judging:
     sampler: str=None        # euler or heun
     guide_from: float=None   # Guide from here on, 0 (noise) to 1 (picture)
     sweep: bool=False        # Try samplers, steps and guidance
+    people: str=None         # Sentences of people: a JSON of wordings with gaps
+    per_wording: int=None    # Scenes for each; 32
 
 @with_fields(Judging)
 def evaluate(
-    ckpt: str='runs/digits', # Run folder of digits; or a pipeline folder, or 'shipped'
-    out: str=None,           # Save the guided pictures as a grid here; of a sweep the rows, as JSON
+    ckpt: str='runs/digits', # Run folder of digits; or a pipeline folder, or 'shipped', or 'pictograms'
+    out: str=None,           # Save the guided pictures as a grid here; of a sweep the rows, as JSON; of --people a folder
     **flags
 ):
-    "Draw, and read the drawings back: digits by their classifier, pictograms by theirs"
-    flags = asdict(Judging(**flags))
-    pipe = ckpt == 'shipped' or (Path(ckpt)/'model_index.json').is_file()
-    settings = _only_read('sweep' if pipe and flags['sweep'] else 'pipeline' if pipe else 'digits', flags)
-    if not pipe: evaluate_digits(ckpt, out=out, **settings); return
-    folder = None if ckpt == 'shipped' else ckpt
-    if settings.pop('sweep', False): sweep_scenes(folder, out=out, **settings)
+    "Draw, and read the drawings back: digits by their classifier, pictograms by theirs and by matching"
+    flags = asdict(Judging(**flags)); kind = _kind_of(ckpt, flags)
+    settings, folder = _only_read(kind, flags), None if ckpt in ('shipped', 'pictograms') else ckpt
+    if kind == 'digits': evaluate_digits(ckpt, out=out, **settings)
+    elif kind == 'people': evaluate_people(folder, out=out, **_call(settings))
+    elif settings.pop('sweep', False): sweep_scenes(folder, out=out, **settings)
     else: evaluate_scenes(folder, out=out, **_call(settings))
 
+def _kind_of(ckpt, flags):
+    "Which evaluation it is: a key of `_JUDGED`"
+    if flags['people']: return 'people'
+    if ckpt not in ('shipped', 'pictograms') and not (Path(ckpt)/'model_index.json').is_file(): return 'digits'
+    return 'sweep' if flags['sweep'] else 'pipeline'
+
 # %% ../../nbs/21i_cli.judging.ipynb #4f88e7a5
-in_groups(evaluate, **{'runs of digits': 'per_label', 'pipelines, and sweeps': 'one two wording classifier',
+in_groups(evaluate, **{'runs of digits': 'per_label', 'pipelines, and sweeps': 'one two wording classifier', 'sentences of people': 'people per_wording',
     'pipelines': 'steps guidance sampler guide_from', 'a sweep instead': 'sweep'})
 evaluate_main = as_command(evaluate)

@@ -5,11 +5,15 @@
 # %% auto #0
 __all__ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_scan', 'digit_report', 'SLOT_VALUES', 'ASKED',
            'SCENE_COLOURS', 'scene_words', 'SceneClassifier', 'train_classifier', 'load_classifier', 'read_scenes',
-           'scene_prompts', 'scene_report', 'mistakes', 'plain_border', 'Matched', 'match_scenes']
+           'scene_prompts', 'scene_report', 'mistakes', 'plain_border', 'Matched', 'match_scenes', 'Pattern',
+           'fill_pattern', 'PatternPrompts', 'pattern_prompts', 'PatternScore', 'pattern_report', 'pattern_table',
+           'read_patterns']
 
 # %% ../../nbs/17_evaluation.ipynb #606098fd
 from ..core import cover
-__getattr__, __dir__ = cover(__name__, 'digits', 'scenes', 'matching')
+__getattr__, __dir__ = cover(__name__, 'digits', 'scenes', 'matching', 'patterns')
 _all_ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_scan', 'digit_report', 'SLOT_VALUES',
     'ASKED', 'SCENE_COLOURS', 'scene_words', 'SceneClassifier', 'train_classifier', 'load_classifier',
-    'read_scenes', 'scene_prompts', 'scene_report', 'mistakes', 'plain_border', 'Matched', 'match_scenes']
+    'read_scenes', 'scene_prompts', 'scene_report', 'mistakes', 'plain_border', 'Matched', 'match_scenes',
+    'Pattern', 'fill_pattern', 'PatternPrompts', 'pattern_prompts', 'PatternScore', 'pattern_report',
+    'pattern_table', 'read_patterns']

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from safetensors.torch import save_file
 from ..conditioning import TextCond, length_mask
 from ..core import atomic_path, in_range, require
-from ..files import from_json, read_json, shipped_folder, typed, write_json
+from ..files import from_json, is_shipped, read_json, shipped_folder, typed, write_json
 from .tokenizer import CaptionNotes, PieceTokenizer, WordTokenizer, _BPE
 from .tower import TextTower
 from ..weights import blank, load_strict, plain_state, read_state
