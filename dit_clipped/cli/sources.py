@@ -28,7 +28,7 @@ def open_pictures(
     from dit_clipped.latents import LatentCache
     d, seed = config.data, config.loop.seed; kind = data_kind(d.data)
     if kind == 'digits': return Digits()
-    if kind == 'pictograms': return Pictograms(d.items, seed=seed + 3, short_captions=d.short_captions)
+    if kind == 'pictograms': return Pictograms(d.items, seed=seed + 3, wording=d.wording, short_captions=d.short_captions)
     if kind == 'cache': return LatentCache(d.data.partition(':')[2])
     ds = open_dataset(d.data, d.image_size or 256, seed)
     require(hasattr(ds, '__len__'), f'{d.data} is a stream and cannot be shuffled or resumed: keep it first, '

@@ -222,7 +222,9 @@ def _asked(run, data, guide=None):
     own = getattr(data, 'identity', dict)
     data = data if data is None else dict(kind=type(data).__name__, items=len(data)) | own()
     init = run.init and CLIPText.from_pretrained(run.init/'text_encoder').sha256()
-    recipe = {k: v for k, v in asdict(run.recipe).items() if k != 'save_every'}
+    r, names = run.recipe, ('save_every', 'wording', 'word_dropout')
+    old = data is not None or (r.wording, r.word_dropout) == ('train', 0) # runs from before the grammar lack its fields
+    recipe = {k: v for k, v in asdict(r).items() if k not in names[:3 if old else 1]}
     lesson = dict(teacher=fingerprint(guide.teacher), texts=text_hash(guide.texts)) if guide else {}
     return json.loads(json.dumps(dict(recipe=recipe, data=data, init=init) | lesson))
 
