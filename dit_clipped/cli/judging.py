@@ -140,7 +140,7 @@ def _save_titled(images, titles, file, ncols=8):
     fig.savefig(file, dpi=100); plt.close(fig)
 
 def _print_people(rows, x, found, second):
-    from dit_clipped.evaluation import pattern_report, pattern_table
+    from dit_clipped.evaluation import pattern_table
     print(pattern_table(rows, second))
     print(f'matching explains {found.explained.median():.0%} of the ink, in the median of {len(x)} drawings')
 

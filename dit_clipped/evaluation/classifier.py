@@ -14,7 +14,7 @@ from torch import nn, Tensor
 from ..core import atomic_path, default_device, evaluating, in_range, require, set_seed
 from ..training import lr_at
 from ..weights import load_strict, read_state
-from .pictures import Reading, Reference, _square, open_reference
+from .pictures import Reading, _square, open_reference
 
 # %% ../../nbs/17d_evaluation.classifier.ipynb #117a2aed
 def augmented(

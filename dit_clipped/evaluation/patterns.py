@@ -11,7 +11,7 @@ import json, random, re, torch
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 from torch import Tensor
 from ..core import in_range, one_of, require
 from ..data import COLOURS, GLYPHS, PLACES, RELATIONS, Obj, Scene
