@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 import torch
 from ..core import grid_image, in_range, require, show_images
-from ..files import write_json
+from ..files import is_shipped, write_json
 from ..images import save_image
 from .command import as_command, in_groups, with_fields
 from .config import read_run
@@ -246,7 +246,7 @@ class Judging:
     seed: int=None           # Of the first picture; 0
     one: int=None            # Prompts for one object; 1000, of a sweep 200
     two: int=None            # Prompts for two; 500, of a sweep 100
-    wording: str=None        # Sentence forms: train, heldout, fresh or short
+    wording: str=None        # Sentence forms: train, heldout, fresh, short; or rules: grammar, grammar_heldout
     classifier: str=None     # What reads the drawings; nbs/assets/classifier.safetensors
     steps: int=None          # Denoising steps; the model's when left out, like the next two
     guidance: float=None     # 1 or less is unguided
@@ -266,7 +266,7 @@ def _kind_of(ckpt, flags):
     "Which evaluation it is: a key of `_JUDGED`"
     for k in ('people', 'data'):
         if flags[k]: return k
-    if ckpt not in ('shipped', 'pictograms') and not (Path(ckpt)/'model_index.json').is_file(): return 'digits'
+    if not is_shipped(ckpt) and not (Path(ckpt)/'model_index.json').is_file(): return 'digits'
     return 'sweep' if flags['sweep'] else 'pipeline'
 
 def _true_pictures(settings):
@@ -279,18 +279,18 @@ def _true_pictures(settings):
 # %% ../../nbs/21i_cli.judging.ipynb #f338cb1e
 @with_fields(Judging)
 def evaluate(
-    ckpt: str='runs/digits', # Run folder of digits; or a pipeline folder, or 'shipped', or 'pictograms'
+    ckpt: str='runs/digits', # Run folder of digits; or a pipeline folder, or a shipped model: 'shipped', 'pictograms'
     out: str=None,           # Save the guided pictures as a grid here; of a sweep the rows, as JSON; of --people and --data a folder
     **flags
 ):
     "Draw, and read the drawings back: digits by their classifier, pictograms by theirs and by matching, other pictures by their like"
     flags = asdict(Judging(**flags)); kind = _kind_of(ckpt, flags)
-    settings, folder = _only_read(kind, flags), None if ckpt in ('shipped', 'pictograms') else ckpt
+    settings = _only_read(kind, flags)
     if kind == 'digits': evaluate_digits(ckpt, out=out, **settings)
-    elif kind == 'people': evaluate_people(folder, out=out, **_call(settings))
-    elif kind == 'data': evaluate_pictures(folder, out=out, **_true_pictures(settings), **_call(settings))
-    elif settings.pop('sweep', False): sweep_scenes(folder, out=out, **settings)
-    else: evaluate_scenes(folder, out=out, **_call(settings))
+    elif kind == 'people': evaluate_people(ckpt, out=out, **_call(settings))
+    elif kind == 'data': evaluate_pictures(ckpt, out=out, **_true_pictures(settings), **_call(settings))
+    elif settings.pop('sweep', False): sweep_scenes(ckpt, out=out, **settings)
+    else: evaluate_scenes(ckpt, out=out, **_call(settings))
 
 # %% ../../nbs/21i_cli.judging.ipynb #4f88e7a5
 in_groups(evaluate, **{'runs of digits': 'per_label', 'pipelines, and sweeps': 'one two wording classifier', 'sentences of people': 'people per_wording',

@@ -23,6 +23,7 @@ from ..data import WORDINGS, caption, grammar_words, random_scene
 from .contrastive import clip_loss
 from .encoder import CLIPText
 from .image import ClipImage, load_clip_image
+from .pieces import clip_pieces
 from .slots import HardGroups, SlotHeads, join_groups, slot_loss
 from .tokenizer import WordTokenizer
 from .tower import TextTower, _is_text
@@ -123,10 +124,9 @@ def image_loss(
 @lru_cache(4)
 def _words_of(seed, wording='grammar', n=4000):
     "A `WordTokenizer` for every caption of `wording`"
-    from open_clip.tokenizer import SimpleTokenizer
     rng, new = random.Random(seed), wording == 'grammar'
     wordings = [caption(random_scene(rng, 'all'), rng) for _ in range(n)]
-    return WordTokenizer.from_captions(wordings + grammar_words()*new, SimpleTokenizer(), 32 if new else 24)
+    return WordTokenizer.from_captions(wordings + grammar_words()*new, clip_pieces(), 32 if new else 24)
 
 # %% ../../nbs/15h_text.train.ipynb #89baf1cc
 @dataclass(frozen=True, kw_only=True)
@@ -206,9 +206,8 @@ def clip_image(self: TinyCLIP) -> ClipImage: # Frozen, on the CPU
 # %% ../../nbs/15h_text.train.ipynb #ac624aef
 def _with_words(tokenizer, more):
     "A tokenizer for the words of both, with room for the captions of both"
-    from open_clip.tokenizer import SimpleTokenizer
     room = max(tokenizer.context_length, more.context_length)
-    return WordTokenizer.from_captions([*tokenizer.words, *more.words], SimpleTokenizer(), room)
+    return WordTokenizer.from_captions([*tokenizer.words, *more.words], clip_pieces(), room)
 
 def _random_like(x, n, seed):
     "n rows of random numbers, spread as those of `x`"
