@@ -82,6 +82,7 @@ class Drawing:
     weights: str=None       # Run folders: ema (averaged; when left out) or model (raw)
     negative: str=None      # Prompts: what to keep away from
 
+# %% ../../nbs/21h_cli.drawing.ipynb #3eb69a79
 @with_fields(Drawing)
 def sample(
     prompt: str=None,        # What to draw, such as "a red heart on a blue background"

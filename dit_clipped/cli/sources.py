@@ -90,6 +90,7 @@ def unread_words(
     said = text.unread(c for i in range(n) for c in pictures.captions(i)).line()
     return f'{said} (first {n} pictures)' if said and n < len(pictures) else said
 
+# %% ../../nbs/21d_cli.sources.ipynb #4ddb9bc7
 def _first_captions(pictures): return [c[0] for c in map(pictures.captions, range(min(100, len(pictures)))) if c][:8]
 
 def _live(config, pictures, encoders, out):
@@ -169,6 +170,7 @@ def _remarks(pictures):
     if small := enlarged(pictures): yield f'{small} of {n} pictures have fewer than {pictures.size} pixels on their ' \
         'shorter side: they are enlarged and look blurred, and so will drawings. Pass a smaller --image_size'
 
+# %% ../../nbs/21d_cli.sources.ipynb #11b436dc
 def staged_pictures(
     config: RunConfig, # With encoders from nothing
     out: Path,         # Run folder

@@ -72,6 +72,7 @@ def train_picture_classifier(
     with atomic_path(out) as p: save_file({k: v.half().cpu() for k, v in net.state_dict().items()}, p, dict(classifier=json.dumps(names)))
     return Path(out)
 
+# %% ../../nbs/17d_evaluation.classifier.ipynb #79357103
 def _numbers(net, rows):
     "Number of the label and of the style of each row"
     at, style = {k: i for i, k in enumerate(net.labels)}, {k: i for i, k in enumerate(net.styles)}

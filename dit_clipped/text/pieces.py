@@ -99,6 +99,7 @@ def look(self: PieceTokenizer,
         self._found[word] = next((rows for rows in tries if None not in rows), None)
     return self._found[word]
 
+# %% ../../nbs/15d_text.pieces.ipynb #0692f04c
 @patch
 def encode(self: PieceTokenizer,
     text: str # Any
