@@ -155,7 +155,8 @@ def evaluate_people(
     **call         # For the pipeline's call
 ) -> list: # `PatternScore`s, read by matching, the worst first
     "Draw wordings of people, and say which were understood"
-    from dit_clipped.evaluation import load_classifier, match_scenes, pattern_prompts, pattern_report, read_patterns, read_scenes
+    from dit_clipped.data import read_patterns
+    from dit_clipped.evaluation import load_classifier, match_scenes, pattern_prompts, pattern_report, read_scenes
     from dit_clipped.pipeline import DiTClippedPipeline
     prompts = pattern_prompts(read_patterns(people), per_wording)
     net = load_classifier(classifier) if classifier != CLASSIFIER or Path(CLASSIFIER).is_file() else None

@@ -14,6 +14,7 @@ from ..core import in_range, one_of, require
 from ..files import read_json
 from .digits import _SHIPPED, _sha
 from .grammar import _GRAMMAR, say
+from .patterns import people_patterns, people_say
 from .scenes import COLOURS, GLYPHS, HELD_OUT, PAIRS, PLACES, RELATIONS, SIZES
 from .scenes import Scene, _pick, draw, random_scene
 
@@ -21,23 +22,24 @@ from .scenes import Scene, _pick, draw, random_scene
 _LANG = read_json(_SHIPPED/'captions.json')
 WORDS = _LANG['words']
 TEMPLATES = {'short' if k == 'brief' else k: v for k, v in _LANG['forms'].items()} # the file says brief
-WORDINGS = (*TEMPLATES, 'grammar', 'grammar_heldout') # the last two: the rules of 01d
+WORDINGS = (*TEMPLATES, 'grammar', 'grammar_heldout', 'people') # the last three: 01d and 01e
 _RULES = [(re.compile(a), b) for a,b in _LANG['rules']]
 
 # %% ../../nbs/01c_data.captions.ipynb #b3dc7f09
-def _from_grammar(scene, rng, wording):
-    "A caption by the grammar; None for one of four, which has an old form"
+def _freely(scene, rng, wording):
+    "A caption by the grammar or, with 'people', half by others; None for one of four, which has an old form"
     if wording == 'grammar_heldout': return say(scene, rng, 'heldout')
+    if wording == 'people' and rng.random() < .5 and (text := people_say(scene, rng)): return text
     return say(scene, rng) if rng.random() < .75 else None
 
 def caption(scene: Scene,    # What the picture shows
     rng: random.Random=None, # Chooses the wording; a fresh one when None
-    wording: str='train'     # One of `WORDINGS`: 'train', 'heldout', 'fresh'; 'short', which says less; 'grammar'
+    wording: str='train'     # One of `WORDINGS`: 'train', 'heldout', 'fresh'; 'short', which says less; 'grammar'; 'people'
 ) -> str: # One English sentence in lower case, at most 24 CLIP tokens; by the grammar a `Said` of at most 30
     "Say `scene` in words"
     rng, less = rng or random.Random(), one_of(wording, WORDINGS, 'wording') == 'short'
     if wording not in TEMPLATES:
-        if said := _from_grammar(scene, rng, wording): return said
+        if said := _freely(scene, rng, wording): return said
         wording = 'train'
     bare, grey = less and rng.random() < .5, less and rng.random() < .3   # no article, no colour
     def pick(key): return _pick(rng, WORDS.get(key, [key]))
@@ -88,7 +90,8 @@ def rows(self: Pictograms,
 @patch
 def identity(self: Pictograms) -> dict: # Names and numbers for JSON
     "All that decides the items"
-    rules = [_GRAMMAR] if self.wording.startswith('grammar') else []
+    rules = [] if self.wording in TEMPLATES else [_GRAMMAR]
+    if self.wording == 'people': rules.append([p.text for p in people_patterns()])
     world = _sha(_LANG, GLYPHS, COLOURS, SIZES, PLACES, [*RELATIONS.items()], HELD_OUT, *rules)
     return dict(kind='Pictograms', n=int(self.n), size=int(self.size), seed=int(self.seed), split=self.split,
         two=float(self.two), wording='brief' if self.wording == 'short' else self.wording,

@@ -9,8 +9,8 @@ __all__ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_
            'open_reference', 'Nearest', 'nearest', 'Reading', 'read_nearest', 'Rate', 'wilson', 'PictureReport',
            'picture_report', 'style_words', 'says_style', 'PicturePrompts', 'picture_prompts', 'same_twice',
            'augmented', 'PictureClassifier', 'train_picture_classifier', 'load_picture_classifier', 'read_pictures',
-           'Matched', 'match_scenes', 'Pattern', 'fill_pattern', 'PatternPrompts', 'pattern_prompts', 'PatternScore',
-           'pattern_report', 'pattern_table', 'read_patterns']
+           'Matched', 'match_scenes', 'PatternPrompts', 'pattern_prompts', 'PatternScore', 'pattern_report',
+           'pattern_table']
 
 # %% ../../nbs/17_evaluation.ipynb #606098fd
 from ..core import cover
@@ -21,5 +21,5 @@ _all_ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_sc
     'Reference', 'open_reference', 'Nearest', 'nearest', 'Reading', 'read_nearest', 'Rate', 'wilson',
     'PictureReport', 'picture_report', 'style_words', 'says_style', 'PicturePrompts', 'picture_prompts',
     'same_twice', 'augmented', 'PictureClassifier', 'train_picture_classifier', 'load_picture_classifier',
-    'read_pictures', 'Matched', 'match_scenes', 'Pattern', 'fill_pattern', 'PatternPrompts',
-    'pattern_prompts', 'PatternScore', 'pattern_report', 'pattern_table', 'read_patterns']
+    'read_pictures', 'Matched', 'match_scenes', 'PatternPrompts',
+    'pattern_prompts', 'PatternScore', 'pattern_report', 'pattern_table']

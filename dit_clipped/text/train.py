@@ -19,7 +19,7 @@ from torch import nn, Tensor
 from torch.utils.data import DataLoader, Dataset
 from ..conditioning import length_mask
 from ..core import default_dtype, in_range, one_of, require
-from ..data import WORDINGS, caption, grammar_words, random_scene
+from ..data import WORDINGS, caption, grammar_words, pattern_words, random_scene
 from .contrastive import clip_loss
 from .encoder import CLIPText
 from .image import ClipImage, load_clip_image
@@ -124,9 +124,9 @@ def image_loss(
 @lru_cache(4)
 def _words_of(seed, wording='grammar', n=4000):
     "A `WordTokenizer` for every caption of `wording`"
-    rng, new = random.Random(seed), wording == 'grammar'
+    rng, new = random.Random(seed), wording in ('grammar', 'people')
     wordings = [caption(random_scene(rng, 'all'), rng) for _ in range(n)]
-    return WordTokenizer.from_captions(wordings + grammar_words()*new, clip_pieces(), 32 if new else 24)
+    return WordTokenizer.from_captions(wordings + grammar_words()*new + pattern_words()*(wording == 'people'), clip_pieces(), 32 if new else 24)
 
 # %% ../../nbs/15h_text.train.ipynb #89baf1cc
 @dataclass(frozen=True, kw_only=True)
