@@ -1,6 +1,7 @@
 """One command for the GPU: proves its branches, measures its speed, leaves a table.
 
-    python .ci/gpu.py [--out DIR] [--wheels DIR] [--tiny] [--parts a,b] [--minutes 9] [--train-shipped MINUTES]
+    python .ci/gpu.py [--out DIR] [--wheels DIR] [--tiny] [--parts a,b] [--minutes 9]
+                       [--train-shipped MINUTES [--captioned DIR]]
 
 Parts, the most valuable first; each runs in processes of its own, with a limit, and stops in time for the next:
     cells      every `#| gpu` cell of the pages; on its page it may use other such cells only; it must run on a CPU too
@@ -8,7 +9,9 @@ Parts, the most valuable first; each runs in processes of its own, with a limit,
     train      training steps of the zoo beside diffusers' DiT: pictures/s, memory, share of the matmul peak
     sample     XL/2 in 50 guided steps, and the shipped model: one picture, and many
     compiled   `train` again with torch.compile, block by block, while time is left
-    shipped    only with --train-shipped: the preset for so many minutes, on top of --minutes, and its exam
+    shipped    only with --train-shipped: the preset for so many minutes, on top of --minutes, and its exam; with
+               --captioned DIR the model of captioned pictures instead (tutorial `emoji`), from what DIR holds:
+               cache/ (dit_clipped_encode --keep_text), vae/ and text_encoder/, trained before
 It has not run on a GPU yet; when it has, LOG.md holds its table.
 Exit code: 0; 1 when a cell, a proof or a measurement failed or a proof did not run; 2 without CUDA (and no --tiny).
 What is done stands in DIR/results.json after every row, so a kill loses nothing; table.md comes after every part.
@@ -241,6 +244,7 @@ def watch(p, results, limit, until):
 def spawn(a, part, jobs, site):
     cmd = [sys.executable, str(HERE), '--part', part, '--jobs', json.dumps(jobs), '--out', str(a.out)]
     cmd += ['--tiny']*a.tiny + (['--train-shipped', str(a.train_shipped)] if a.train_shipped else [])
+    cmd += ['--captioned', str(a.captioned.resolve())] if a.captioned else []
     with open(a.out/'log.txt', 'a') as log:
         return subprocess.Popen(cmd, cwd=ROOT, env=environment(a, site, part), stdin=subprocess.DEVNULL, stdout=log,
                                 stderr=log, preexec_fn=os.setpgrp)    # a group to kill; no session that would outlive us
@@ -305,6 +309,9 @@ def chosen(a):
     odd = [p for p in parts if p not in (*PARTS, 'shipped')]
     if odd: sys.exit(f'unknown parts {odd}: there are {", ".join(PARTS)}, shipped')
     if ('shipped' in parts) != bool(a.train_shipped): sys.exit('the part shipped and --train-shipped go together')
+    if a.captioned and not a.train_shipped: sys.exit('--captioned says what --train-shipped trains: give both')
+    lost = [k for k in ('cache/manifest.json', 'vae', 'text_encoder') if a.captioned and not (a.captioned/k).exists()]
+    if lost: sys.exit(f'{a.captioned} lacks {", ".join(lost)}')
     share, until, now = sum(PARTS.get(p, 0) for p in parts), {}, 0.
     for p in parts:
         now += (60*a.minutes - 10)*PARTS[p]/share if p in PARTS else limit_of(p, a)
@@ -320,6 +327,7 @@ def arguments():
     p.add_argument('--parts', default='')
     p.add_argument('--minutes', type=float, default=9.)
     p.add_argument('--train-shipped', type=float, default=0., metavar='MINUTES')
+    p.add_argument('--captioned', type=Path, metavar='DIR')
     p.add_argument('--part', help=argparse.SUPPRESS)   # a child: this part ...
     p.add_argument('--jobs', help=argparse.SUPPRESS)   # ... and these jobs of it
     return p.parse_args()

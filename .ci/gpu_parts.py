@@ -481,6 +481,33 @@ def preset(minutes, out):
     shutil.rmtree(run)
 
 
+def captioned(minutes, out, home):
+    "Train on the latents and captions in `home` with its VAE and text tower, keep the pipeline, and draw with it"
+    from dit_clipped import cli
+    t0, run, b = time.time(), Path(tempfile.mkdtemp()), 1024 if CUDA else 8
+    how = dict(data=f'cache:{home/"cache"}', vae=str(home/'vae'), clip=str(home/'text_encoder'), width=256, depth=8,
+               model='DiT-Clipped-T/2', batch_size=b, lr=1e-3, warmup=300, ema_decay=.999, objective='flow', shift=2.,
+               logit_normal=(0., 1.2), precision='auto', workers=12 if CUDA else 0, log_every=1, quiet=True)
+    few = 40 if CUDA else 2
+    short, longer = (took(lambda n=n: cli.train(out=str(run/f'{n}'), steps=n, **how)) for n in (few, 3*few))
+    left, each = 60*minutes - (time.time() - t0), max(longer - short, 1e-3)/(2*few)
+    steps = max(few, int(.9*left/each))
+    cli.train(out=str(run/'long'), steps=steps, save_every=max(steps//8, 1), sample_every=max(steps//8, 1), **how)
+    home = run/'long/pipeline'
+    if os.environ.get('OUT'): pack(home, out)
+    else: shutil.copytree(home, out/'pipeline', dirs_exist_ok=True)
+    shutil.copy(run/'long/log.csv', out/'dit_log.csv')
+    for f in sorted((run/'long/samples').glob('*.png'))[-1:]: shutil.copy(f, out/'samples.png')
+    yield dict(name='captioned', ok=True, said=f'{steps} steps of {b} at {b/each:,.0f} pictures/s', seconds=time.time()-t0)
+    shutil.rmtree(run)
+
+
+def took(f):
+    t0 = time.time()
+    f()
+    return time.time() - t0
+
+
 def exam(home, out):
     from dit_clipped import cli
     reader, t0 = ROOT/'nbs/assets/classifier.safetensors', time.time()
@@ -505,4 +532,5 @@ def jobs_of(part, a):
         jobs = {f'{name[k]}, batch {b}': p(training, *k, True, (b,)) for b in BATCHES[::-1] for k in pairs}
         return {'XL/2 sampling': p(sampling, True)} | jobs
     if part == 'sample': return dict(XL=sampling) | {f'shipped {d}': p(shipped_sampling, d) for d in ('bfloat16', 'float32')}
+    if a.captioned: return dict(captioned=p(captioned, a.train_shipped, a.out, a.captioned))
     return dict(preset=p(preset, a.train_shipped, a.out))

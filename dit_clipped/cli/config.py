@@ -42,7 +42,7 @@ class DataConfig:
     max_bad: Share = flag(.01, 'Share of unreadable pictures above which the run stops', 'captions')
     val: Annotated[int, 0, 2**40] = flag(0, 'Items kept for the validation loss', OWN)
     items: Count = flag(40_960, 'Scenes in the latent cache', 'pictograms')
-    wording: Literal['grammar', 'train'] = flag('grammar', 'Captions: grammar, or train, the forms of older runs', 'pictograms')
+    wording: Literal['people', 'grammar', 'train'] = flag('people', 'Captions: people, those of many writers, half of the time, else grammar; or train, the forms of older runs', 'pictograms')
     short_captions: Share = flag(0., "Share of captions that say less, such as 'a cat'", 'pictograms')
 
 # %% ../../nbs/21b_cli.config.ipynb #bec8ab6a

@@ -258,7 +258,7 @@ def train_text(
     from dit_clipped.text import ClipRecipe, train_clip
     e, short, wording = config.encoders, config.data.short_captions, config.data.wording
     recipe = ClipRecipe(text_steps=e.text_steps, image_steps=e.image_steps, seed=config.loop.seed, wording=wording,
-        short_captions=short and max(short, .25), save_every=_often(100, e.image_steps), word_dropout=.15*(wording == 'grammar'))
+        short_captions=short and max(short, .25), save_every=_often(100, e.image_steps), word_dropout=.15*(wording != 'train'))
     train_clip(out/'clip', recipe, pictures, stage=stage, init=start_folder(config.init) if pictures is None else None,
         teacher=e.clip_teacher, texts=e.clip_texts, progress=progress)
     _done(out/'clip'/('clip_image' if stage == 'image' else 'text_encoder')/'model.safetensors', 'image tower' if stage == 'image' else 'text tower')

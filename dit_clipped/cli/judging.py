@@ -144,6 +144,13 @@ def _print_people(rows, x, found, second):
     print(pattern_table(rows, second))
     print(f'matching explains {found.explained.median():.0%} of the ink, in the median of {len(x)} drawings')
 
+# %% ../../nbs/21i_cli.judging.ipynb #723d843f
+def _keep_people(out, rows, second, prompts, x):
+    write_json(out/'report.json', dict(matching=[asdict(r) for r in rows], classifier=[asdict(r) for r in second]))
+    first = {p.id: i for i, p in reversed([*enumerate(prompts.patterns)])}
+    pick = [(first[r.id], r.all) for r in rows if r.id in first][:64]
+    _save_titled(x[[i for i, _ in pick]], [f'{a:.0%}: {prompts.texts[i]}' for i, a in pick], out/'pictures.png')
+
 # %% ../../nbs/21i_cli.judging.ipynb #d81ea1af
 def evaluate_people(
     ckpt,          # Pipeline folder; None: the shipped one
@@ -166,12 +173,6 @@ def evaluate_people(
     _print_people(rows, x, found, second)
     if out: _keep_people(Path(out), rows, second, prompts, x)
     return rows
-
-def _keep_people(out, rows, second, prompts, x):
-    write_json(out/'report.json', dict(matching=[asdict(r) for r in rows], classifier=[asdict(r) for r in second]))
-    first = {p.id: i for i, p in reversed([*enumerate(prompts.patterns)])}
-    pick = [(first[r.id], r.all) for r in rows if r.id in first][:64]
-    _save_titled(x[[i for i, _ in pick]], [f'{a:.0%}: {prompts.texts[i]}' for i, a in pick], out/'pictures.png')
 
 # %% ../../nbs/21i_cli.judging.ipynb #dc95fe4f
 @dataclass(frozen=True)

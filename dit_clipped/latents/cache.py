@@ -145,6 +145,8 @@ def _caption_notes(path):
     except ValueError: return None                                   # damaged: it is only a remark
     return d if isinstance(d, dict) and isinstance(d.get('unknown'), dict) else None
 
+def _files(out, n, size): return {out/f'shard_{i//size:05}.safetensors': range(i, min(i + size, n)) for i in range(0, n, size)}
+
 # %% ../../nbs/14d_latents.cache.ipynb #54d0c5c2
 @patch
 def _found(self: _Build, path, rows, listed):
@@ -217,8 +219,7 @@ def build_cache(
     require(text is not None or callable(getattr(dataset, 'captions', None)), f'a {type(dataset).__name__} has no '
         'captions(i): with text=None a dataset must give all captions of an item')
     build = _Build(dataset, vae, text, origin, out, in_range(max_share, 0, 1, 'max_share')); _claim(out, origin)
-    n, listed = len(dataset), _listed(out/'unreadable.csv')
-    files = {out/f'shard_{i//shard_size:05}.safetensors': range(i, min(i + shard_size, n)) for i in range(0, n, shard_size)}
+    files, listed = _files(out, len(dataset), shard_size), _listed(out/'unreadable.csv')
     counts = {f: build._found(f, rows, listed) for f, rows in files.items()}
     build._leave_out([])                                             # perhaps they were too many before
     todo = [f for f, there in counts.items() if there is None]

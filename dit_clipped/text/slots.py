@@ -135,11 +135,16 @@ class HardGroups(Dataset):
         y = torch.tensor([*map(said_targets, scenes, said)])                                  # (8,7)
         item = self.tokenizer([self._gaps(t, rng) for t in said]), y                          # (8,l), (8,7)
         return (torch.stack([draw(s, 64) for s in scenes]), *item) if self.pictures else item
-    def _how(self, rng):
-        return 'short' if self.short_captions and rng.random() < self.short_captions else self.wording
-    def _gaps(self, text, rng):
-        if not self.word_dropout or rng.random() >= self.word_dropout: return text
-        return leave_out(text, rng, 1 + (rng.random() < .5))
+
+# %% ../../nbs/15b_text.slots.ipynb #19f5fbaf
+@patch
+def _how(self: HardGroups, rng):
+    return 'short' if self.short_captions and rng.random() < self.short_captions else self.wording
+
+@patch
+def _gaps(self: HardGroups, text, rng):
+    if not self.word_dropout or rng.random() >= self.word_dropout: return text
+    return leave_out(text, rng, 1 + (rng.random() < .5))
 
 # %% ../../nbs/15b_text.slots.ipynb #f3137bb7
 def join_groups(

@@ -128,12 +128,12 @@ class CaptionNotes:
     def add(self,
         unknown: list, # Words of one caption that the model never learned
         rest: str='', # What was cut off it
-        repaired: dict={} # Misspelt word -> the word that was read
+        repaired: dict=None # Misspelt word -> the word that was read
     ):
         "Count one caption"
         self.seen += 1; self.odd += bool(unknown); self.cut += bool(rest)
         self.unknown.update({*unknown}); self.example = self.example or rest
-        self.repaired.update(f'{a!r} as {b!r}' for a, b in repaired.items())
+        self.repaired.update(f'{a!r} as {b!r}' for a, b in (repaired or {}).items())
     def merge(self, d: dict # As `vars` gives it, perhaps through JSON
     ):
         "Count what was counted elsewhere"
