@@ -487,7 +487,7 @@ def captioned(minutes, out, home):
     t0, run, b = time.time(), Path(tempfile.mkdtemp()), 1024 if CUDA else 8
     how = dict(data=f'cache:{home/"cache"}', vae=str(home/'vae'), clip=str(home/'text_encoder'), width=256, depth=8,
                model='DiT-Clipped-T/2', batch_size=b, lr=1e-3, warmup=300, ema_decay=.999, objective='flow', shift=2.,
-               logit_normal=(0., 1.2), precision='auto', workers=12 if CUDA else 0, log_every=1, quiet=True)
+               logit_normal=(0., 1.2), precision='auto', quiet=True)
     few = 40 if CUDA else 2
     short, longer = (took(lambda n=n: cli.train(out=str(run/f'{n}'), steps=n, **how)) for n in (few, 3*few))
     left, each = 60*minutes - (time.time() - t0), max(longer - short, 1e-3)/(2*few)

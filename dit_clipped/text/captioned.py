@@ -25,7 +25,7 @@ from .encoder import CLIPText
 from .image import load_clip_image
 from .pieces import clip_pieces
 from .teacher import LessonItems, TaughtCLIP, open_guide
-from .teacher import agreement_loss, fingerprint, lesson_stage, make_lesson, pieces_of, text_hash
+from .teacher import agreement_loss, begin_words, fingerprint, lesson_stage, make_lesson, pieces_of, text_hash
 from .tokenizer import WordTokenizer, drop_words, words_in
 from .train import ClipRecipe, ClipRun, ClipStage, TinyCLIP
 from .train import image_stage, stage_trainer, text_stage
@@ -201,7 +201,7 @@ def _student(run, pairs, guide):
     texts = [t for ts in pairs.captions for t in ts] + [*guide.texts]
     lesson = make_lesson(texts, guide.teacher, run.out/'teacher.safetensors'); more = dict(teacher_dim=lesson.vectors.shape[1], seed=run.recipe.seed)
     if run.init: net = _kept(run, pairs, TaughtCLIP, **more)[1]
-    else: net = TaughtCLIP(tokenizer.vocab_size, tokenizer.context_length, pairs.pictures.shape[-1], **more)
+    else: net = begin_words(TaughtCLIP(tokenizer.vocab_size, tokenizer.context_length, pairs.pictures.shape[-1], **more), tokenizer, guide.teacher)
     return net, LessonItems(lesson, tokenizer)
 
 def _taught(run, data, guide, asked):

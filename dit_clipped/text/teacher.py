@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SentenceTeacher', 'fingerprint', 'text_hash', 'Lesson', 'make_lesson', 'read_texts', 'Guide', 'open_guide',
-           'pieces_of', 'TaughtCLIP', 'agreement_loss', 'teacher_loss', 'LessonItems', 'lesson_stage']
+           'pieces_of', 'TaughtCLIP', 'agreement_loss', 'teacher_loss', 'whole_words', 'begin_words', 'LessonItems',
+           'lesson_stage']
 
 # %% ../../nbs/15i_text.teacher.ipynb #5ab0b531
 import hashlib
@@ -176,6 +177,30 @@ def teacher_loss(
 ) -> Tensor: # Scalar
     "`agreement_loss` of texts"
     return agreement_loss(net, net.read(ids)[0], v)
+
+# %% ../../nbs/15i_text.teacher.ipynb #a0f6e33f
+def whole_words(
+    tokenizer # A `WordTokenizer`; of a `PieceTokenizer` the pieces that end a word, taken as words
+) -> dict: # Row -> word
+    "The rows of a table that are a word each"
+    if not isinstance(tokenizer, PieceTokenizer): return {rows[0]: w for w, rows in tokenizer.words.items() if len(rows) == 1}
+    return {r: p.removesuffix(END) for p, r in tokenizer._row.items() if p.endswith(END) and p.isascii()}
+
+# %% ../../nbs/15i_text.teacher.ipynb #ecb7142e
+@torch.no_grad()
+def begin_words(
+    net: TaughtCLIP, # Changed in place
+    tokenizer,       # Whose rows they are
+    teacher,         # fn(list of b texts) -> (b,e)
+    spread: float=.07 # Standard deviation of the new numbers
+) -> TaughtCLIP: # `net`
+    "Begin the word table with what the teacher says of each word alone"
+    rows = whole_words(tokenizer); table = net.clip.token_embedding.weight; words = [*rows.values()]
+    v = torch.cat([teacher(words[i:i + 64]).float() for i in range(0, len(words), 64)])   # (n,e)
+    v = v - v.mean(0); R = torch.linalg.svd(v, full_matrices=False)[2].T                  # (e,min(n,e))
+    x = v @ R[:, :table.shape[1]]                                                         # (n,at most w)
+    if x.std() > 0: table[[*rows], :x.shape[1]] = (x*(spread/x.std())).to(table)
+    return net
 
 # %% ../../nbs/15i_text.teacher.ipynb #aedcda4b
 class LessonItems(Dataset):
