@@ -10,16 +10,17 @@ __all__ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_
            'picture_report', 'style_words', 'says_style', 'PicturePrompts', 'picture_prompts', 'same_twice',
            'augmented', 'PictureClassifier', 'train_picture_classifier', 'load_picture_classifier', 'read_pictures',
            'Matched', 'match_scenes', 'PatternPrompts', 'pattern_prompts', 'PatternScore', 'pattern_report',
-           'pattern_table']
+           'pattern_table', 'psd_sqrt', 'Moments', 'moments', 'gather_moments', 'frechet_distance']
 
 # %% ../../nbs/17_evaluation.ipynb #606098fd
 from ..core import cover
-__getattr__, __dir__ = cover(__name__, 'digits', 'scenes', 'pictures', 'classifier', 'matching', 'patterns')
+__getattr__, __dir__ = cover(__name__, 'digits', 'scenes', 'pictures', 'classifier', 'matching', 'patterns', 'frechet')
 _all_ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_scan', 'digit_report', 'SLOT_VALUES',
     'ASKED', 'SCENE_COLOURS', 'scene_words', 'SceneClassifier', 'train_classifier', 'load_classifier',
     'read_scenes', 'scene_prompts', 'scene_report', 'mistakes', 'plain_border', 'Labelled', 'labels_of',
     'Reference', 'open_reference', 'Nearest', 'nearest', 'Reading', 'read_nearest', 'Rate', 'wilson',
     'PictureReport', 'picture_report', 'style_words', 'says_style', 'PicturePrompts', 'picture_prompts',
     'same_twice', 'augmented', 'PictureClassifier', 'train_picture_classifier', 'load_picture_classifier',
-    'read_pictures', 'Matched', 'match_scenes', 'PatternPrompts',
-    'pattern_prompts', 'PatternScore', 'pattern_report', 'pattern_table']
+    'read_pictures', 'Matched', 'match_scenes', 'PatternPrompts', 'pattern_prompts', 'PatternScore',
+    'pattern_report', 'pattern_table', 'psd_sqrt', 'Moments', 'moments', 'gather_moments',
+    'frechet_distance']
