@@ -10,11 +10,13 @@ __all__ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_
            'picture_report', 'style_words', 'says_style', 'PicturePrompts', 'picture_prompts', 'same_twice',
            'augmented', 'PictureClassifier', 'train_picture_classifier', 'load_picture_classifier', 'read_pictures',
            'Matched', 'match_scenes', 'PatternPrompts', 'pattern_prompts', 'PatternScore', 'pattern_report',
-           'pattern_table', 'psd_sqrt', 'Moments', 'moments', 'gather_moments', 'frechet_distance']
+           'pattern_table', 'psd_sqrt', 'Moments', 'as_features', 'moments', 'gather_moments', 'frechet_distance',
+           'kernel_distance', 'Estimate', 'kid', 'PrecisionRecall', 'precision_recall', 'inception_score',
+           'clip_scores', 'mean_interval', 'Control', 'shuffled', 'caption_control']
 
 # %% ../../nbs/17_evaluation.ipynb #606098fd
 from ..core import cover
-__getattr__, __dir__ = cover(__name__, 'digits', 'scenes', 'pictures', 'classifier', 'matching', 'patterns', 'frechet')
+__getattr__, __dir__ = cover(__name__, 'digits', 'scenes', 'pictures', 'classifier', 'matching', 'patterns', 'frechet', 'distances')
 _all_ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_scan', 'digit_report', 'SLOT_VALUES',
     'ASKED', 'SCENE_COLOURS', 'scene_words', 'SceneClassifier', 'train_classifier', 'load_classifier',
     'read_scenes', 'scene_prompts', 'scene_report', 'mistakes', 'plain_border', 'Labelled', 'labels_of',
@@ -22,5 +24,6 @@ _all_ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_sc
     'PictureReport', 'picture_report', 'style_words', 'says_style', 'PicturePrompts', 'picture_prompts',
     'same_twice', 'augmented', 'PictureClassifier', 'train_picture_classifier', 'load_picture_classifier',
     'read_pictures', 'Matched', 'match_scenes', 'PatternPrompts', 'pattern_prompts', 'PatternScore',
-    'pattern_report', 'pattern_table', 'psd_sqrt', 'Moments', 'moments', 'gather_moments',
-    'frechet_distance']
+    'pattern_report', 'pattern_table', 'psd_sqrt', 'Moments', 'as_features', 'moments', 'gather_moments',
+    'frechet_distance', 'kernel_distance', 'Estimate', 'kid', 'PrecisionRecall', 'precision_recall',
+    'inception_score', 'clip_scores', 'mean_interval', 'Control', 'shuffled', 'caption_control']
