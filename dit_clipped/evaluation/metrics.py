@@ -140,7 +140,7 @@ def sampling_of(
     return Sampling(model=named(pipe.denoiser), vae=named(pipe.vae), prompts=prompts, sampler=sampler or c['sampler'],
         steps=steps or c['steps'], guidance=float(c['guidance'] if guidance is None else guidance), seed=seed)
 
-# %% ../../nbs/17j_evaluation.metrics.ipynb #440635a9
+# %% ../../nbs/17j_evaluation.metrics.ipynb #7745d4cf
 @dataclass(frozen=True, kw_only=True)
 class Metrics(Sampling):
     "Numbers of a set of drawings, and all that moves them"
@@ -155,6 +155,7 @@ class Metrics(Sampling):
 
 RESULTS = 'frechet', 'kid', 'kid_low', 'kid_high', 'precision', 'recall', 'clip_score', 'clip_shuffled'
 
+# %% ../../nbs/17j_evaluation.metrics.ipynb #a5db86f5
 def measure(
     made: PictureSet,        # The drawings
     reference: PictureSet,   # True pictures
