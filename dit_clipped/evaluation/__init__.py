@@ -10,16 +10,28 @@ __all__ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_
            'picture_report', 'style_words', 'says_style', 'PicturePrompts', 'picture_prompts', 'same_twice',
            'augmented', 'PictureClassifier', 'train_picture_classifier', 'load_picture_classifier', 'read_pictures',
            'Matched', 'match_scenes', 'PatternPrompts', 'pattern_prompts', 'PatternScore', 'pattern_report',
-           'pattern_table']
+           'pattern_table', 'psd_sqrt', 'Moments', 'as_features', 'moments', 'gather_moments', 'frechet_distance',
+           'kernel_distance', 'Estimate', 'kid', 'PrecisionRecall', 'precision_recall', 'inception_score',
+           'clip_scores', 'mean_interval', 'Control', 'shuffled', 'caption_control', 'RESIZE', 'INCEPTION_URL',
+           'LAYERS', 'resized', 'FeatureNet', 'weights_sha256', 'tower_features', 'classifier_features',
+           'inception_file', 'inception_features', 'RESULTS', 'PictureSet', 'picture_set', 'features_of',
+           'reference_features', 'Sampling', 'sampling_of', 'Metrics', 'measure', 'save_metrics', 'load_metrics',
+           'differences', 'metrics_table']
 
 # %% ../../nbs/17_evaluation.ipynb #606098fd
 from ..core import cover
-__getattr__, __dir__ = cover(__name__, 'digits', 'scenes', 'pictures', 'classifier', 'matching', 'patterns')
+__getattr__, __dir__ = cover(__name__, 'digits', 'scenes', 'pictures', 'classifier', 'matching', 'patterns', 'frechet', 'distances', 'features', 'metrics')
 _all_ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_scan', 'digit_report', 'SLOT_VALUES',
     'ASKED', 'SCENE_COLOURS', 'scene_words', 'SceneClassifier', 'train_classifier', 'load_classifier',
     'read_scenes', 'scene_prompts', 'scene_report', 'mistakes', 'plain_border', 'Labelled', 'labels_of',
     'Reference', 'open_reference', 'Nearest', 'nearest', 'Reading', 'read_nearest', 'Rate', 'wilson',
     'PictureReport', 'picture_report', 'style_words', 'says_style', 'PicturePrompts', 'picture_prompts',
     'same_twice', 'augmented', 'PictureClassifier', 'train_picture_classifier', 'load_picture_classifier',
-    'read_pictures', 'Matched', 'match_scenes', 'PatternPrompts',
-    'pattern_prompts', 'PatternScore', 'pattern_report', 'pattern_table']
+    'read_pictures', 'Matched', 'match_scenes', 'PatternPrompts', 'pattern_prompts', 'PatternScore',
+    'pattern_report', 'pattern_table', 'psd_sqrt', 'Moments', 'as_features', 'moments', 'gather_moments',
+    'frechet_distance', 'kernel_distance', 'Estimate', 'kid', 'PrecisionRecall', 'precision_recall',
+    'inception_score', 'clip_scores', 'mean_interval', 'Control', 'shuffled', 'caption_control', 'RESIZE',
+    'INCEPTION_URL', 'LAYERS', 'resized', 'FeatureNet', 'weights_sha256', 'tower_features',
+    'classifier_features', 'inception_file', 'inception_features', 'RESULTS', 'PictureSet', 'picture_set',
+    'features_of', 'reference_features', 'Sampling', 'sampling_of', 'Metrics', 'measure', 'save_metrics',
+    'load_metrics', 'differences', 'metrics_table']
