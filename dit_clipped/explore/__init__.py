@@ -5,11 +5,15 @@
 # %% auto #0
 __all__ = ['figure', 'png', 'say', 'telling', 'slider', 'menu', 'field', 'panel', 'show_static', 'show', 'GPUS', 'noised',
            'draw_noised', 'noise_slider', 'BlockCost', 'block_cost', 'patch_at', 'draw_patch', 'patch_explorer', 'Gpu',
-           'memory_gb', 'Estimate', 'estimate', 'draw_scale', 'scale_calculator']
+           'memory_gb', 'Estimate', 'estimate', 'draw_scale', 'scale_calculator', 'KEY', 'Settings', 'fingerprint',
+           'with_settings', 'read_settings', 'draw_settings', 'free_path', 'prompt_studio', 'draw_grid',
+           'guidance_grid']
 
-# %% ../../nbs/19_explore.ipynb #3020b3d4
+# %% ../../nbs/19_explore.ipynb #e460bd46
 from ..core import cover
-__getattr__, __dir__ = cover(__name__, 'panels', 'process')
+__getattr__, __dir__ = cover(__name__, 'panels', 'process', 'studio')
 _all_ = ['figure', 'png', 'say', 'telling', 'slider', 'menu', 'field', 'panel', 'show_static', 'show', 'GPUS',
     'noised', 'draw_noised', 'noise_slider', 'BlockCost', 'block_cost', 'patch_at', 'draw_patch',
-    'patch_explorer', 'Gpu', 'memory_gb', 'Estimate', 'estimate', 'draw_scale', 'scale_calculator']
+    'patch_explorer', 'Gpu', 'memory_gb', 'Estimate', 'estimate', 'draw_scale', 'scale_calculator', 'KEY',
+    'Settings', 'fingerprint', 'with_settings', 'read_settings', 'draw_settings', 'free_path',
+    'prompt_studio', 'draw_grid', 'guidance_grid']

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['figure', 'png', 'say', 'telling', 'slider', 'menu', 'field', 'panel', 'show_static', 'show']
 
-# %% ../../nbs/19a_explore.panels.ipynb #44519c01
+# %% ../../nbs/19a_explore.panels.ipynb #cb562d04
 #| code-fold: true
 import html, io, os, warnings
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from PIL import Image
 from ..core import grid_image, require
 
@@ -35,7 +35,7 @@ def png(
     else: (x if isinstance(x, Image.Image) else grid_image(x, zoom=2)).save(out, format='PNG')
     return out.getvalue()
 
-# %% ../../nbs/19a_explore.panels.ipynb #d3fdfaee
+# %% ../../nbs/19a_explore.panels.ipynb #48236d00
 def say(
     message,     # The line of a widget
     text,        # A sentence, or what was raised
@@ -48,17 +48,18 @@ def say(
 
 @contextmanager
 def telling(
-    message # The line of a widget
-): # Inside, errors and warnings become its text
+    message,          # The line of a widget
+    record: bool=True # Warnings, too; False in a thread: Python collects them for all threads at once
+): # Inside, errors and warnings become its text; yields a list for sentences of your own
     "What goes wrong is said in a line, not in a traceback"
-    message.value = ''
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter('always', UserWarning)
-        try:
-            yield
-            notes = dict.fromkeys(str(w.message) for w in seen if issubclass(w.category, UserWarning))
-            if notes: say(message, '; '.join(notes), '#555555')
-        except Exception as e: say(message, e)
+    message.value, notes = '', []
+    try:
+        with warnings.catch_warnings(record=True) if record else nullcontext([]) as seen:
+            if record: warnings.simplefilter('always', UserWarning)
+            yield notes
+        notes += [str(w.message) for w in seen if issubclass(w.category, UserWarning)]
+        if notes: say(message, '; '.join(dict.fromkeys(notes)), '#555555')
+    except Exception as e: say(message, e)
 
 # %% ../../nbs/19a_explore.panels.ipynb #d4bf2d7d
 def _widgets():
