@@ -7,13 +7,16 @@ __all__ = ['figure', 'png', 'say', 'telling', 'slider', 'menu', 'field', 'panel'
            'draw_noised', 'noise_slider', 'BlockCost', 'block_cost', 'patch_at', 'draw_patch', 'patch_explorer', 'Gpu',
            'memory_gb', 'Estimate', 'estimate', 'draw_scale', 'scale_calculator', 'KEY', 'Settings', 'fingerprint',
            'with_settings', 'read_settings', 'draw_settings', 'free_path', 'prompt_studio', 'draw_grid',
-           'guidance_grid']
+           'guidance_grid', 'SIGNALS', 'Step', 'record_steps', 'draw_step', 'theatre', 'WordMaps', 'record_words',
+           'draw_words', 'word_maps', 'draw_path', 'prompt_path', 'modulations', 'draw_gates', 'adaln_gates']
 
-# %% ../../nbs/19_explore.ipynb #e460bd46
+# %% ../../nbs/19_explore.ipynb #74c54712
 from ..core import cover
-__getattr__, __dir__ = cover(__name__, 'panels', 'process', 'studio')
+__getattr__, __dir__ = cover(__name__, 'panels', 'process', 'studio', 'inside')
 _all_ = ['figure', 'png', 'say', 'telling', 'slider', 'menu', 'field', 'panel', 'show_static', 'show', 'GPUS',
     'noised', 'draw_noised', 'noise_slider', 'BlockCost', 'block_cost', 'patch_at', 'draw_patch',
     'patch_explorer', 'Gpu', 'memory_gb', 'Estimate', 'estimate', 'draw_scale', 'scale_calculator', 'KEY',
     'Settings', 'fingerprint', 'with_settings', 'read_settings', 'draw_settings', 'free_path',
-    'prompt_studio', 'draw_grid', 'guidance_grid']
+    'prompt_studio', 'draw_grid', 'guidance_grid', 'SIGNALS', 'Step', 'record_steps', 'draw_step',
+    'theatre', 'WordMaps', 'record_words', 'draw_words', 'word_maps', 'draw_path', 'prompt_path',
+    'modulations', 'draw_gates', 'adaln_gates']

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['figure', 'png', 'say', 'telling', 'slider', 'menu', 'field', 'panel', 'show_static', 'show']
 
-# %% ../../nbs/19a_explore.panels.ipynb #cb562d04
+# %% ../../nbs/19a_explore.panels.ipynb #2bbe556d
 #| code-fold: true
 import html, io, os, warnings
 from collections.abc import Callable

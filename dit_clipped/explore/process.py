@@ -6,7 +6,7 @@
 __all__ = ['GPUS', 'noised', 'draw_noised', 'noise_slider', 'BlockCost', 'block_cost', 'patch_at', 'draw_patch', 'patch_explorer',
            'Gpu', 'memory_gb', 'Estimate', 'estimate', 'draw_scale', 'scale_calculator']
 
-# %% ../../nbs/19b_explore.process.ipynb #1fe7613c
+# %% ../../nbs/19b_explore.process.ipynb #f1acc7f7
 #| code-fold: true
 import math, torch
 from functools import lru_cache, partial

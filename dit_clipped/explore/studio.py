@@ -6,7 +6,7 @@
 __all__ = ['KEY', 'Settings', 'fingerprint', 'with_settings', 'read_settings', 'draw_settings', 'free_path', 'prompt_studio',
            'draw_grid', 'guidance_grid']
 
-# %% ../../nbs/19c_explore.studio.ipynb #02c2b2e1
+# %% ../../nbs/19c_explore.studio.ipynb #0ca1219c
 #| code-fold: true
 import hashlib, io, json, re, threading
 from dataclasses import asdict, dataclass, fields
