@@ -1,6 +1,6 @@
 """Do the widgets of chapter 19 work in a browser? Needs Chromium, jupyterlab, and Playwright from PyPI.
 
-    python .ci/widgets.py [--out FOLDER] [--chromium PATH]
+    python .ci/widgets.py [--pages 19c_explore.studio ...] [--out FOLDER] [--chromium PATH]
 
 Opens the cells that show a widget in JupyterLab, runs all, moves every slider and menu, draws and cancels in the studio,
 saves a picture and opens it again. Prints seconds; screenshots go to FOLDER. Pages and kernels are copies: nothing is changed.
@@ -18,10 +18,10 @@ SETTINGS = {'notebook-extension/tracker': dict(windowingMode='none'),
 def source(cell): return ''.join(cell['source'])
 
 
-def playground(path):
+def playground(path, pages):
     "Write a notebook of all cells that show a widget, with the imports of their pages; how many there are"
     kept, shown = [dict(cell_type='code', metadata={}, outputs=[], execution_count=None, source='from pathlib import Path')], 0
-    for page in PAGES:
+    for page in pages:
         for c in json.loads((ROOT/'nbs'/f'{page}.ipynb').read_text(encoding='utf-8'))['cells']:
             s = source(c)
             if c['cell_type'] != 'code' or not (re.match(r'#\| hide\s+(import|from)', s) or re.search(r'\bshow\(', s) and '#| fig-alt' in s): continue
@@ -76,8 +76,8 @@ class Browser:
         for i in range(box.locator('.noUi-handle').count()):
             was, t0, h = picture(), time.time(), box.locator('.noUi-handle').nth(i)
             name = box.locator('.widget-slider .widget-label').nth(i).inner_text()
-            h.focus(); h.press('ArrowRight'); self.page.wait_for_timeout(100)
-            if picture() == was: h.press('ArrowRight')
+            h.focus(); h.press('End'); self.page.wait_for_timeout(500)
+            if picture() == was: h.press('Home')
             self.until(lambda: picture() != was, f'panel {k}: slider {name}'); self.say(f'panel {k}: slider {name}', t0)
         for i in range(box.locator('select').count()):
             was, t0, m = picture(), time.time(), box.locator('select').nth(i)
@@ -112,18 +112,19 @@ class Browser:
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('--out', type=Path, default=Path('widgets')); ap.add_argument('--chromium', default='/usr/bin/chromium')
+    ap.add_argument('--out', type=Path, default=Path('widgets')); ap.add_argument('--pages', nargs='+', default=PAGES); ap.add_argument('--chromium', default='/usr/bin/chromium')
     args = ap.parse_args(); args.out.mkdir(parents=True, exist_ok=True)
     try: from playwright.sync_api import sync_playwright
     except ImportError: sys.exit('Playwright is missing: pip install playwright (no browser needs to be downloaded; --chromium names yours)')
     with tempfile.TemporaryDirectory() as tmp, sync_playwright() as pw:
-        folder = Path(tmp); n = playground(folder/'play.ipynb'); t0 = time.time()
+        folder = Path(tmp); n = playground(folder/'play.ipynb', args.pages); t0 = time.time()
         with lab(folder) as url:
             chrome = pw.chromium.launch(executable_path=args.chromium, args=['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'])
             page = chrome.new_page(viewport=dict(width=1300, height=1000)); page.set_default_timeout(120_000)
             errors = []; page.on('pageerror', lambda e: errors.append(str(e)))
             page.goto(url); page.locator('.jp-Notebook').first.wait_for(); b = Browser(page, args.out); b.say('JupyterLab is open', t0)
-            page.locator('.jp-NotebookPanel .jp-Toolbar-kernelName', has_text='Python').wait_for(); page.locator('.jp-Notebook-ExecutionIndicator[data-status=idle]').first.wait_for(); page.wait_for_timeout(3000); b.run_all(n)
+            page.locator('.jp-NotebookPanel .jp-Toolbar-kernelName', has_text='Python').wait_for()
+            page.locator('.jp-Notebook-ExecutionIndicator[data-status=idle]').first.wait_for(); page.wait_for_timeout(3000); b.run_all(n)
             for k in range(n): b.studio(k, folder) if b.boxes().nth(k).locator('input[type=file]').count() else b.panel(k)
             b.say(f'all of {len(b.done)} checks; errors of the page: {errors or "none"}', t0); chrome.close()
 

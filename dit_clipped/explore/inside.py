@@ -146,7 +146,8 @@ def word_maps(
     record = lru_cache(maxsize=4)(partial(record_words, pipe)); s, b = record(prompt, 0).maps.shape[:2]
     def draw(prompt, seed, block, step): return draw_words(record(prompt, seed), block, step)
     def every(n): return [('all', 0), *((str(k), k) for k in range(1, n + 1))]
-    return panel(draw, prompt=field(prompt), seed=slider(0, 0, 100, live=False), block=menu(every(b)), step=slider(0, 0, s, 'step (0: all)'))
+    return panel(draw, prompt=field(prompt), seed=slider(0, 0, 100, live=False), block=menu(every(b)),
+        step=slider(0, 0, s, 'step (0: all)'))
 
 # %% ../../nbs/19d_explore.inside.ipynb #c927c429
 def draw_path(
@@ -201,13 +202,14 @@ def draw_gates(
     "The size of a signal by block and time, and the spread of its channels at one time"
     v = m[SIGNALS.index(one_of(signal, list(SIGNALS), 'signal'))]                            # (blocks,n,d)
     fig, (left, right) = figure(2, size=(8.5, 2.9)); k = torch.arange(1, len(v) + 1)
-    im = left.imshow(v.pow(2).mean(-1).sqrt(), aspect='auto', cmap='cividis', vmin=0, vmax=m.pow(2).mean(-1).sqrt().max().item(),
-        extent=(0, 1, len(v) + .5, .5))
+    rms, top = v.pow(2).mean(-1).sqrt(), m.pow(2).mean(-1).sqrt().max().item()               # (blocks,n)
+    im = left.imshow(rms, aspect='auto', cmap='cividis', vmin=0, vmax=top, extent=(0, 1, len(v) + .5, .5))
     fig.colorbar(im, ax=left, label='root mean square'); left.axvline(t[at], color='white', lw=2)
     left.set(title=signal, xlabel='t: picture (0) to noise (1)', ylabel='block')
     lo, mid, hi = v[:, at].quantile(torch.tensor([.05, .5, .95]), -1)                        # (blocks,) each
     right.vlines(k, lo, hi, color=PALETTE[0], lw=5); right.plot(k, mid, 'o', color=PALETTE[1])
-    right.axhline(0, color='#888888', lw=1); right.set(title=f'channels at t = {t[at]:.2f}: median and 90%', xlabel='block')
+    right.axhline(0, color='#888888', lw=1)
+    right.set(title=f'channels at t = {t[at]:.2f}: median and 90%', xlabel='block')
     return fig
 
 # %% ../../nbs/19d_explore.inside.ipynb #4dfe4c0b

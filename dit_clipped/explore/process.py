@@ -215,9 +215,11 @@ _LETTERS = 'T', 'S', 'B', 'L', 'XL'
 
 def _sentence(e, gpu, batch_size):
     room, much = GPUS[gpu].memory, e.memory
-    fits = 'fits' if much < room else f'does not fit: about {max(1, -(-much//room)):.0f} GPUs, or smaller micro-batches'
-    return (f'{e.params/1e6:,.0f} million parameters\n{e.tokens:,} tokens per picture\n{e.gflops:,.1f} Gflops per forward pass\n'
-        f'{much:,.0f} GB at batch {batch_size}:\n{fits} ({gpu}: {room} GB)\n{e.hours:,.0f} hours of one {gpu}\nprice: {e.price:,.0f}')
+    many = f'does not fit: about {max(1, -(-much//room)):.0f} GPUs, or smaller micro-batches'
+    return '\n'.join([f'{e.params/1e6:,.0f} million parameters', f'{e.tokens:,} tokens per picture',
+        f'{e.gflops:,.1f} Gflops per forward pass', f'{much:,.0f} GB at batch {batch_size}:',
+        f'{"fits" if much < room else many} ({gpu}: {room} GB)', f'{e.hours:,.0f} hours of one {gpu}',
+        f'price: {e.price:,.0f}'])
 
 def draw_scale(
     family: str, size: str, patch: int, # Parts of the model's name
@@ -241,5 +243,7 @@ def draw_scale(
 def scale_calculator(): # A panel: family, size, patch, pixels, gpu, batch_size, steps, price
     "Parameters, Gflops, memory, time and price of a model"
     return panel(draw_scale, family=menu(['DiT', 'DiT-Clipped']), size=menu(_LETTERS, 'B'), patch=menu([2, 4, 8]),
-        pixels=menu([128, 256, 512, 1024], 256), gpu=menu(GPUS, 'A100'), batch_size=slider(256, 8, 1024, step=8, live=False),
-        steps=slider(400, 10, 7000, 'thousand steps', step=10, live=False), price=slider(2., 0., 10., 'price of an hour', live=False))
+        pixels=menu([128, 256, 512, 1024], 256), gpu=menu(GPUS, 'A100'),
+        batch_size=slider(256, 8, 1024, step=8, live=False),
+        steps=slider(400, 10, 7000, 'thousand steps', step=10, live=False),
+        price=slider(2., 0., 10., 'price of an hour', live=False))

@@ -68,11 +68,12 @@ def read_settings(
     try:
         with Image.open(io.BytesIO(data), formats=['PNG']) as im: text = im.text.get(KEY)
     except (OSError, SyntaxError, ValueError) as e: raise ValueError(f'this file is no PNG that can be read ({e})') from e
-    require(text, 'this picture carries no settings: only PNGs saved here do; JPEG, screenshots and many web sites lose them')
+    require(text, 'this picture carries no settings: only PNGs saved here do; JPEG, screenshots '
+        'and many web sites lose them')
     try: d = json.loads(text)
     except json.JSONDecodeError as e: raise ValueError(f'the settings of this picture are damaged: {e}') from e
-    require(isinstance(d, dict) and d.pop('version', None) == 1, 'the settings of this picture are of another version '
-        'of dit_clipped: expected version 1')
+    require(isinstance(d, dict) and d.pop('version', None) == 1,
+        'the settings of this picture are of another version of dit_clipped: expected version 1')
     return from_json(Settings, d, 'the settings of this picture')
 
 # %% ../../nbs/19c_explore.studio.ipynb #5e461ebc
@@ -85,7 +86,8 @@ def _read(pipe, s, notes):
     seen = CaptionNotes()
     with pipe._eval_mode():
         both = [_to_device(pipe.text_encoder([o], seen), pipe.device) if o else None for o in (s.prompt, s.negative)]
-    if seen.unknown: notes.append(f'words this model never learned are left out: {", ".join(map(repr, seen.unknown))}')
+    unknown = ', '.join(map(repr, seen.unknown))
+    if unknown: notes.append(f'words this model never learned are left out: {unknown}')
     if seen.repaired: notes.append(f'read {", ".join(seen.repaired)}')
     if seen.cut: notes.append(f'the prompt is too long; left out: {seen.example[:60]!r}')
     if not pipe.config['trained']: notes.append('this model is untrained: it draws noise')
@@ -135,16 +137,17 @@ def _controls(pipes, prompt):
     name, pipe = next(iter(pipes.items())); c, w = pipe.config, _widgets()
     steps = c['steps'] if isinstance(c['steps'], int) else 20
     return dict(prompt=field(prompt, 'prompt'), negative=field('', 'not'),
-        guidance=slider(float(c['guidance']), 0., 15., 'guidance', .1), steps=slider(min(steps, 100), 1, 100, 'steps'),
-        sampler=menu(_samplers(pipe), c['sampler'], 'sampler'), seed=w.BoundedIntText(0, min=0, max=2**32 - 1, description='seed'),
-        model=menu(pipes, name, 'model'))
+        guidance=slider(float(c['guidance']), 0., 15., 'guidance', .1),
+        steps=slider(min(steps, 100), 1, 100, 'steps'), sampler=menu(_samplers(pipe), c['sampler'], 'sampler'),
+        seed=w.BoundedIntText(0, min=0, max=2**32 - 1, description='seed'), model=menu(pipes, name, 'model'))
 
 # %% ../../nbs/19c_explore.studio.ipynb #91fc0439
 def _parts(box, pipes, prompt):
     "Make the widgets of a studio"
     w = _widgets(); b = partial(w.Button, layout=w.Layout(width='90px'))
     box.controls, box.picture, box.message = _controls(pipes, prompt), w.Image(format='png', width=256), w.HTML()
-    box.draw, box.cancel, box.save = b(description='Draw', button_style='primary'), b(description='Cancel', disabled=True), b(description='Save')
+    box.draw, box.save = b(description='Draw', button_style='primary'), b(description='Save')
+    box.cancel = b(description='Cancel', disabled=True)
     box.open = w.FileUpload(accept='.png', multiple=False, description='Open')
     box.progress = w.IntProgress(value=0, min=0, max=1, layout=w.Layout(width='256px'))
     box.strip = w.HBox([], layout=w.Layout(flex_flow='row wrap'))
@@ -236,7 +239,8 @@ def _wire(box, pipes, folder):
     def settings(s):
         with telling(box.message) as notes: _set(box, s, names, notes)
     box.last, box.frames, box.wait, box.show_settings = None, [], job.wait, settings
-    box.draw.on_click(draw); box.cancel.on_click(lambda _: job.stop.set()); box.save.on_click(lambda _: _save(box, folder))
+    box.draw.on_click(draw); box.save.on_click(lambda _: _save(box, folder))
+    box.cancel.on_click(lambda _: job.stop.set())
     box.open.observe(lambda change: _opened(box, change['new'], names), 'value')
     box.controls['model'].observe(model, 'value')
 
