@@ -78,12 +78,19 @@ class Browser:
             name = box.locator('.widget-slider .widget-label').nth(i).inner_text()
             h.focus(); h.press('End'); self.page.wait_for_timeout(500)
             if picture() == was: h.press('Home')
-            self.until(lambda: picture() != was, f'panel {k}: slider {name}'); self.say(f'panel {k}: slider {name}', t0)
+            self.until(lambda: picture() != was, f'panel {k}: slider {name}'); self.say(f'panel {k}: slider {name}', t0); self.settled(picture)
         for i in range(box.locator('select').count()):
             was, t0, m = picture(), time.time(), box.locator('select').nth(i)
             m.select_option(index=(m.evaluate('e => e.selectedIndex') + 1) % m.locator('option').count())
-            self.until(lambda: picture() != was, f'panel {k}: menu {i}'); self.say(f'panel {k}: menu {i}', t0)
+            self.until(lambda: picture() != was, f'panel {k}: menu {i}'); self.say(f'panel {k}: menu {i}', t0); self.settled(picture)
         self.shot(f'panel{k}')
+
+    def settled(self, picture):
+        "Wait until a picture has not changed for a second"
+        was, since = picture(), time.time()
+        while time.time() - since < 1:
+            self.page.wait_for_timeout(100)
+            if picture() != was: was, since = picture(), time.time()
 
     def press(self, box, name): box.locator('button', has_text=re.compile(f'^ *{name}')).first.click()
 
