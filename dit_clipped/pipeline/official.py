@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OFFICIAL_FILES', 'OFFICIAL_VAES', 'imagenet_names', 'find_label', 'RemoteFile', 'remote_file', 'fetch', 'DrawingCost']
 
-# %% ../../nbs/16n_pipeline.official.ipynb #9dc5b333
+# %% ../../nbs/16n_pipeline.official.ipynb #f4f881f6
 #| code-fold: true
 import difflib, os, re, shutil, torch
 from fastcore.basics import patch
@@ -21,7 +21,7 @@ from ..schedule import make_schedule
 from .folder import _json
 from .pipeline import DiTClippedPipeline
 
-# %% ../../nbs/16n_pipeline.official.ipynb #97613af8
+# %% ../../nbs/16n_pipeline.official.ipynb #eb2406fb
 def imagenet_names() -> list: # 1,000 strings
     "The names of the classes of ImageNet, in the order of the labels"
     from torchvision.models import ResNet18_Weights
@@ -33,7 +33,7 @@ def class_names(self:DiTClippedPipeline) -> list: # Of strings
     known = self.config.get('id2label') or {}
     return [known.get(str(k), str(k)) for k in range(self.denoiser.config.num_classes)]
 
-# %% ../../nbs/16n_pipeline.official.ipynb #77149d48
+# %% ../../nbs/16n_pipeline.official.ipynb #549c4863
 def _plain(s): return re.sub(r'[\s_-]+', ' ', str(s)).strip().lower()
 
 @cache
@@ -46,7 +46,7 @@ def _matches(word, names):
     found = ([k for k, n in enumerate(names) if any(map(t, _synonyms(n)))] for t in tests)
     return next((f for f in found if f), [])
 
-# %% ../../nbs/16n_pipeline.official.ipynb #6d6f898f
+# %% ../../nbs/16n_pipeline.official.ipynb #2504c547
 def _nearest(word, names):
     "The names that are spelt most like `word`"
     low = {_plain(o): o for n in names for o in n.split(',')}
@@ -74,7 +74,7 @@ def get_label_ids(self:DiTClippedPipeline,
     require(words, "no class: pass names or numbers, such as 'golden retriever, 88'")
     return [find_label(o, self.class_names) for o in words]
 
-# %% ../../nbs/16n_pipeline.official.ipynb #c5c071d8
+# %% ../../nbs/16n_pipeline.official.ipynb #40ac8a7c
 _DIT_URL = 'https://dl.fbaipublicfiles.com/DiT/models/'
 OFFICIAL_FILES = {f'DiT-XL-2-{n}x{n}.pt': f'{_DIT_URL}DiT-XL-2-{n}x{n}.pt' for n in (256, 512)}
 
@@ -96,7 +96,7 @@ def remote_file(
     except (OSError, HTTPException) as e: raise OSError(f'{url} cannot be asked ({e}): is there a network?') from e
     return RemoteFile(url, url.rpartition('/')[2], int(h['Content-Length'] or 0), h['ETag'] or '', sha256)
 
-# %% ../../nbs/16n_pipeline.official.ipynb #d960c853
+# %% ../../nbs/16n_pipeline.official.ipynb #ae172f06
 def _go_on(r, part):
     "Fetch what `part` lacks"
     have = part.stat().st_size if part.exists() else 0
@@ -126,7 +126,7 @@ def fetch(
     os.replace(part, path); print(f'{path.name}: sha256 {have}')
     return path
 
-# %% ../../nbs/16n_pipeline.official.ipynb #5afe0c93
+# %% ../../nbs/16n_pipeline.official.ipynb #60afa798
 def _wanted(info):
     "Of the files of a model: settings, safetensors, and pickles where there are none"
     files = {f.rfilename: f for f in info.siblings}
@@ -151,7 +151,7 @@ def _from_hub(name, download):
     info = HfApi().model_info(name, files_metadata=True); print(_hub_says(name, info))
     return find_folder(name, tuple(_wanted(info)), what)
 
-# %% ../../nbs/16n_pipeline.official.ipynb #21bad73f
+# %% ../../nbs/16n_pipeline.official.ipynb #9c15b705
 OFFICIAL_VAES = {k: f'stabilityai/sd-vae-ft-{k}' for k in ('mse', 'ema')}
 _PAPER = dict(steps=250, guidance=4., sampler='ddpm', trained=True)
 
@@ -171,7 +171,7 @@ def _official_parts(path, key='ema', num_heads=None):
     if model.config.num_classes == 1000: config['id2label'] = {str(k): n for k, n in enumerate(imagenet_names())}
     return load_strict(model, state, path), Objective('eps', make_schedule('linear')), config
 
-# %% ../../nbs/16n_pipeline.official.ipynb #d63f80ed
+# %% ../../nbs/16n_pipeline.official.ipynb #98012985
 def _parts_of_folder(folder):
     "What `from_pretrained` would not open in a DiTPipeline: a pickled transformer"
     from diffusers import DiTTransformer2DModel
@@ -188,6 +188,7 @@ def _official_path(path, download):
     url = OFFICIAL_FILES.get(str(path), str(path))
     return fetch(url, None, download) if re.match('https?://', url) else _from_hub(path, download)
 
+# %% ../../nbs/16n_pipeline.official.ipynb #736bde58
 @patch(cls_method=True)
 def from_official(cls:DiTClippedPipeline,
     path,                 # A published .pt, its URL, its name; or a folder or Hub name of a DiTPipeline
@@ -208,7 +209,7 @@ def from_official(cls:DiTClippedPipeline,
     pipe.config.update(_PAPER)
     return pipe
 
-# %% ../../nbs/16n_pipeline.official.ipynb #2c9c3306
+# %% ../../nbs/16n_pipeline.official.ipynb #706446d7
 class DrawingCost(NamedTuple):
     "What drawing takes"
     weights: float # GB of memory for the weights
