@@ -41,7 +41,7 @@ class Wish:
     "What to draw, and how; None: as the model does by default"
     prompt: str=None; label: int=None; negative: str=None; classes: str=None
     n: int=1; seed: int=0
-    steps: int=None; guidance: float=None; sampler: str=None; channels: int=None
+    steps: int=None; guidance: float=None; sampler: str=None; channels: int=None; noise: str=None
     def __post_init__(self):
         in_range(self.n, 1, 10000, 'n')
         what = [k for k in ('prompt', 'label', 'classes') if getattr(self, k) is not None]
@@ -53,6 +53,7 @@ def _by_label(pipe, w, progress):
     count = pipe.denoiser.config.num_classes
     require(count, 'this model is conditioned on prompts, not on labels: pass a prompt')
     require(pipe.vae is None, 'which of its classes? Pass some: --class "golden retriever,macaw,207"')
+    require(w.channels is None and w.noise is None, '--channels and --noise belong to --class and to prompts: leave them out')
     which = range(count) if w.label is None else [w.label]
     labels = [which[k % len(which)] for k in range(w.n)]
     return draw_labels(pipe, labels, w.seed, w.sampler, w.steps, w.guidance, progress)
@@ -63,7 +64,7 @@ def _of_classes(pipe, w):
 
 def _how(w, progress):
     return dict(seed=w.seed, scheduler=w.sampler, num_inference_steps=w.steps, guidance_scale=w.guidance,
-        guidance_channels=w.channels, output_type='pt', progress=progress)
+        guidance_channels=w.channels, noise=w.noise or 'picture', output_type='pt', progress=progress)
 
 def _by_class(pipe, w, progress): return pipe(class_labels=_of_classes(pipe, w), **_how(w, progress)).images*2 - 1
 
@@ -132,6 +133,7 @@ class Drawing:
     classes: str=None       # Labelled weights: numbers, names or parts of names, such as "golden retriever,macaw,207"
     vae: str=None           # Published weights: mse, ema (when left out), a folder or a Hub name
     channels: int=None      # Guide only so many channels; 3 is what the published code does
+    noise: str=None         # batch: one stream of noise for all pictures, as the published sample.py
     dtype: str=None         # float32 (when left out), bfloat16, float16, or auto
     download: bool=False    # Published weights: fetch what is not here, after saying size, hash and licence
 
@@ -147,7 +149,7 @@ def sample(
 ):
     "Draw, and save the pictures as one"
     d = Drawing(**flags); n = (16 if prompt is None and d.classes is None else 1) if d.n is None else d.n
-    wish = Wish(prompt, label, d.negative, d.classes, n, d.seed, d.steps, d.guidance, d.sampler, d.channels); ending(out)
+    wish = Wish(prompt, label, d.negative, d.classes, n, d.seed, d.steps, d.guidance, d.sampler, d.channels, d.noise); ending(out)
     one_of(d.dtype or 'auto', ['float32', 'bfloat16', 'float16', 'auto'], 'dtype')
     require(prompt is not None or ckpt is not None, 'nothing to draw: pass a prompt, such as '
         '"a red heart on a blue background", or --ckpt with a run of digits')
