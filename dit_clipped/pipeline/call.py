@@ -86,7 +86,7 @@ def _draw(self:DiTClippedPipeline, r, start_of=None):
     self._warn_untrained()
     with self._eval_mode():
         cond = self._conditions(r)
-        seeds = _streams(r, cond.n); noise = image_noise(seeds)
+        seeds = _streams(r, cond.n); noise = self._noise_streams(r, seeds)
         start = Start() if start_of is None else start_of(r, cond.n)
         z = self._sample_loop(r, cond, self._noise(r, noise), noise, start)   # (n,c,h,w)
         out = z if r.output_type == 'latent' else self._finish(z, r, start.finish)

@@ -10,8 +10,9 @@ __all__ = []
 import torch
 from fastcore.basics import patch
 from torch import Tensor
-from ..core import in_range, require
+from ..core import in_range, one_of, require
 from ..patches import height_width
+from ..sampling import batch_noise, image_noise
 from .pipeline import DiTClippedPipeline, _config
 from .request import _as_list
 
@@ -28,6 +29,10 @@ def _streams(r, n):
     "One seed, or generator, for each of `n` pictures"
     require(r.seed is None or r.generator is None, 'pass a seed or a generator, not both')
     many = lambda x: isinstance(x, (list, tuple, range))
+    if r.noise == 'batch':
+        one = r.seed if r.generator is None else r.generator
+        require(not many(one), "noise='batch' has one stream for all pictures: pass one seed, or one generator")
+        return [_first_seed(one) if r.generator is None else one]*n
     if r.generator is not None: g = [*r.generator] if many(r.generator) else [r.generator]*n
     elif many(r.seed): g = _as_list(r.seed, 'seed', int)
     else: g = (lambda s: [s + k for k in range(n)])(_first_seed(r.seed))
@@ -71,3 +76,12 @@ def _noise(self:DiTClippedPipeline, r, streams):
         f'multiples of the patch size {p} and of the size asked for')
     require(torch.isfinite(r.latents).all(), 'latents hold NaN or infinity: draw new ones')
     return r.latents.to(self.device, torch.float32, copy=True)
+
+# %% ../../nbs/16c_pipeline.noise.ipynb #ebe78a05
+@patch
+def _noise_streams(self:DiTClippedPipeline, r, seeds):
+    "The streams of a request: one per picture, or one for the batch"
+    if one_of(r.noise, ['picture', 'batch'], 'noise') == 'picture': return image_noise(seeds)
+    require(r.scheduler is None or isinstance(r.scheduler, str), "noise='batch' is for our own samplers: pass scheduler= by name")
+    n = len(seeds)
+    return batch_noise(seeds[0], n, 2*n if self._scale(r) > 1 else n, self.device)

@@ -40,6 +40,7 @@ class Request:
     scheduler: object=None           # A name of `SAMPLERS`, or a scheduler of diffusers
     guidance_interval: tuple=(0.,1.) # Where to guide, from noise (0) to picture (1)
     guidance_channels: int=None      # Guide only so many channels
+    noise: str='picture'             # A stream per picture; 'batch': one for all, as torch.randn and sample.py
     sigmas: list=None; timesteps: list=None # Own ones, for a scheduler of diffusers
     progress: bool=None              # Show a bar; None: as `set_progress_bar_config` says
 

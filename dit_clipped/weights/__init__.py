@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['read_state', 'unprefixed', 'check_state', 'load_strict', 'plain_state', 'save_model', 'blank', 'load_model',
-           'load_official', 'as_published', 'to_diffusers', 'from_diffusers', 'labels_to_captions']
+           'load_official', 'official_config', 'as_published', 'to_diffusers', 'from_diffusers', 'labels_to_captions']
 
 # %% ../../nbs/06_weights.ipynb #f11322bb
 #| code-fold: true
 from ..core import cover
 __getattr__, __dir__ = cover(__name__, 'reading', 'strict', 'official')
 _all_ = ['read_state', 'unprefixed', 'check_state', 'load_strict', 'plain_state', 'save_model', 'blank',
-    'load_model', 'load_official', 'as_published', 'to_diffusers', 'from_diffusers', 'labels_to_captions']
+    'load_model', 'load_official', 'official_config', 'as_published', 'to_diffusers', 'from_diffusers',
+    'labels_to_captions']
