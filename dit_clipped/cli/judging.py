@@ -147,8 +147,7 @@ def _print_people(rows, x, found, second):
 # %% ../../nbs/21i_cli.judging.ipynb #723d843f
 def _keep_people(out, rows, second, prompts, x):
     write_json(out/'report.json', dict(matching=[asdict(r) for r in rows], classifier=[asdict(r) for r in second]))
-    first = {p.id: i for i, p in reversed([*enumerate(prompts.patterns)])}
-    pick = [(first[r.id], r.all) for r in rows if r.id in first][:64]
+    first = {p.id: i for i, p in [*enumerate(prompts.patterns)][::-1]}; pick = [(first[r.id], r.all) for r in rows if r.id in first][:64]
     _save_titled(x[[i for i, _ in pick]], [f'{a:.0%}: {prompts.texts[i]}' for i, a in pick], out/'pictures.png')
 
 # %% ../../nbs/21i_cli.judging.ipynb #d81ea1af

@@ -14,5 +14,5 @@ from ..core import cover
 __getattr__, __dir__ = cover(__name__, 'digits', 'scenes', 'captions', 'grammar', 'patterns')
 _all_ = ['Digits', 'GLYPHS', 'COLOURS', 'SIZES', 'PLACES', 'RELATIONS', 'HELD_OUT', 'PAIRS', 'glyph_mask', 'Obj',
     'Scene', 'draw', 'random_scene', 'WORDS', 'TEMPLATES', 'WORDINGS', 'caption', 'Pictograms', 'RULES',
-    'CONTENT', 'Grammar', 'Said', 'say', 'typo', 'leave_out', 'grammar_words', 'Pattern',
-    'fill_pattern', 'read_patterns', 'people_patterns', 'fitting', 'people_say', 'pattern_words']
+    'CONTENT', 'Grammar', 'Said', 'say', 'typo', 'leave_out', 'grammar_words', 'Pattern', 'fill_pattern',
+    'read_patterns', 'people_patterns', 'fitting', 'people_say', 'pattern_words']

@@ -9,9 +9,9 @@ __all__ = ['clip_loss', 'retrieval', 'SLOTS', 'scene_targets', 'said_targets', '
            'QuickGELU', 'TextTower', 'CLIPText', 'ClipImage', 'load_clip_image', 'TINY', 'TinyCLIP', 'text_loss',
            'image_loss', 'ClipRecipe', 'ClipRun', 'ClipStage', 'grown', 'text_stage', 'image_stage', 'stage_trainer',
            'SentenceTeacher', 'fingerprint', 'text_hash', 'Lesson', 'make_lesson', 'read_texts', 'Guide', 'open_guide',
-           'pieces_of', 'TaughtCLIP', 'agreement_loss', 'teacher_loss', 'LessonItems', 'lesson_stage', 'MOST', 'Pairs',
-           'read_pairs', 'words_of', 'moved', 'CaptionPairs', 'same_pairs', 'pairs_loss', 'pairs_stage', 'TaughtPairs',
-           'taught_pairs_loss', 'train_clip']
+           'pieces_of', 'TaughtCLIP', 'agreement_loss', 'teacher_loss', 'whole_words', 'begin_words', 'LessonItems',
+           'lesson_stage', 'MOST', 'Pairs', 'read_pairs', 'words_of', 'moved', 'CaptionPairs', 'same_pairs',
+           'pairs_loss', 'pairs_stage', 'TaughtPairs', 'taught_pairs_loss', 'train_clip']
 
 # %% ../../nbs/15_text.ipynb #450cf74a
 from ..core import cover
@@ -23,6 +23,7 @@ _all_ = ['clip_loss', 'retrieval', 'SLOTS', 'scene_targets', 'said_targets', 'ha
     'clip_pieces', 'QuickGELU', 'TextTower', 'CLIPText', 'ClipImage', 'load_clip_image', 'TINY', 'TinyCLIP',
     'text_loss', 'image_loss', 'ClipRecipe', 'ClipRun', 'ClipStage', 'grown', 'text_stage', 'image_stage',
     'stage_trainer', 'SentenceTeacher', 'fingerprint', 'text_hash', 'Lesson', 'make_lesson', 'read_texts',
-    'Guide', 'open_guide', 'pieces_of', 'TaughtCLIP', 'agreement_loss', 'teacher_loss', 'LessonItems',
-    'lesson_stage', 'MOST', 'Pairs', 'read_pairs', 'words_of', 'moved', 'CaptionPairs', 'same_pairs',
-    'pairs_loss', 'pairs_stage', 'TaughtPairs', 'taught_pairs_loss', 'train_clip']
+    'Guide', 'open_guide', 'pieces_of', 'TaughtCLIP', 'agreement_loss', 'teacher_loss', 'whole_words',
+    'begin_words', 'LessonItems', 'lesson_stage', 'MOST', 'Pairs', 'read_pairs', 'words_of', 'moved',
+    'CaptionPairs', 'same_pairs', 'pairs_loss', 'pairs_stage', 'TaughtPairs', 'taught_pairs_loss',
+    'train_clip']
