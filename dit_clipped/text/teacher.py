@@ -20,7 +20,7 @@ from torch.utils.data import Dataset, default_collate
 from typing import NamedTuple
 from ..core import atomic_path, default_device, require
 from ..files import file_sha256, read_text, text_lines
-from .pieces import PieceTokenizer
+from .pieces import END, PieceTokenizer
 from .tokenizer import drop_words
 from .train import ClipRun, ClipStage, TinyCLIP
 
