@@ -94,6 +94,10 @@ class Browser:
 
     def press(self, box, name): box.locator('button', has_text=re.compile(f'^ *{name}')).first.click()
 
+    def upload(self, box, file):
+        with self.page.expect_file_chooser() as chooser: self.press(box, 'Open')
+        chooser.value.set_files(str(file))
+
     def studio(self, k, folder):
         "Move the sliders, draw, cancel, save, open, and refuse an empty prompt"
         box = self.boxes().nth(k); box.scroll_into_view_if_needed()
@@ -111,9 +115,9 @@ class Browser:
         self.press(box, 'Save'); self.until(lambda: 'saved to' in line(), 'Save'); path = line().split('saved to ')[1].strip()
         prompt = box.locator('input[type=text]').first; was = prompt.input_value(); prompt.fill(''); prompt.press('Enter'); self.press(box, 'Draw')
         self.until(lambda: 'prompt is empty' in line(), 'an empty prompt'); self.shot('studio_empty')
-        t0 = time.time(); box.locator('input[type=file]').set_input_files(path)
+        t0 = time.time(); self.upload(box, path)
         self.until(lambda: prompt.input_value() == was, 'settings from the saved picture'); self.say('studio: settings from a saved picture', t0)
-        box.locator('input[type=file]').set_input_files(str(folder/'play.ipynb'))
+        self.upload(box, folder/'play.ipynb')
         self.until(lambda: 'no PNG' in line(), 'a file that is no picture'); self.shot('studio_opened')
 
 
@@ -132,7 +136,7 @@ def main():
             page.goto(url); page.locator('.jp-Notebook').first.wait_for(); b = Browser(page, args.out); b.say('JupyterLab is open', t0)
             page.locator('.jp-NotebookPanel .jp-Toolbar-kernelName', has_text='Python').wait_for()
             page.locator('.jp-Notebook-ExecutionIndicator[data-status=idle]').first.wait_for(); page.wait_for_timeout(3000); b.run_all(n)
-            for k in range(n): b.studio(k, folder) if b.boxes().nth(k).locator('input[type=file]').count() else b.panel(k)
+            for k in range(n): b.studio(k, folder) if b.boxes().nth(k).locator('button', has_text='Cancel').count() else b.panel(k)
             b.say(f'all of {len(b.done)} checks; errors of the page: {errors or "none"}', t0); chrome.close()
 
 
