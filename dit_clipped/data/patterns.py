@@ -17,7 +17,7 @@ from ..core import one_of, require
 from ..files import from_json, read_text
 from .digits import _SHIPPED
 from .grammar import _BACK, _grammar, _one_name
-from .scenes import COLOURS, PLACES, RELATIONS, SIZES, Scene, _pick
+from .scenes import COLOURS, PLACES, RELATIONS, Scene, _pick
 
 # %% ../../nbs/01e_data.patterns.ipynb #39c85099
 @dataclass(frozen=True)

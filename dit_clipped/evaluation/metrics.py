@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from ..core import atomic_path, in_range, require
+from ..core import atomic_path, require
 from ..files import file_sha256, from_json, read_json, write_json
 from ..images import ENDINGS, FORMATS, Unreadable, read_pixels, reason
 from .distances import Control, kid, precision_recall

@@ -11,7 +11,7 @@ import html, io, os, warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from PIL import Image
-from ..core import grid_image, require
+from ..core import grid_image
 
 # %% ../../nbs/19a_explore.panels.ipynb #baaff794
 def figure(

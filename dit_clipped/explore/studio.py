@@ -9,14 +9,14 @@ __all__ = ['KEY', 'Settings', 'fingerprint', 'with_settings', 'read_settings', '
 # %% ../../nbs/19c_explore.studio.ipynb #0ca1219c
 #| code-fold: true
 import hashlib, io, json, re, threading
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from typing import Annotated
 from ..core import grid_image, in_range, one_of, require, unwrap
-from .panels import _widgets, field, figure, menu, panel, png, say, slider, telling
+from .panels import _widgets, field, figure, menu, panel, png, slider, telling
 from ..files import from_json
 from ..images import save_image
 from ..pipeline.request import _to_device

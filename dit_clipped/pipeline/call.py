@@ -14,7 +14,6 @@ from fastcore.meta import delegates
 from PIL import Image
 from torch import Tensor
 from ..core import one_of, require
-from ..sampling import image_noise
 from .noise import _streams
 from .pipeline import DiTClippedPipeline, _as_python
 from .request import Request
