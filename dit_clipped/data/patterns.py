@@ -102,7 +102,7 @@ def fitting(
 
 # %% ../../nbs/01e_data.patterns.ipynb #8139471b
 _LONGEST = 26                                                  # words and marks, as in the grammar
-_SIZED = {k: [w for w in 'small|tiny|little big|large|huge'.split()[k == 'big'].split('|')] for k in ('small', 'big')}
+_SIZED = dict(small=('small', 'tiny', 'little'), big=('big', 'large', 'huge'))
 
 def _called(o, rng):
     "A name of an object, with its size"

@@ -13,10 +13,10 @@ __all__ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_
            'pattern_table', 'psd_sqrt', 'Moments', 'as_features', 'moments', 'gather_moments', 'frechet_distance',
            'kernel_distance', 'Estimate', 'kid', 'PrecisionRecall', 'precision_recall', 'inception_score',
            'clip_scores', 'mean_interval', 'Control', 'shuffled', 'caption_control', 'RESIZE', 'INCEPTION_URL',
-           'LAYERS', 'resized', 'FeatureNet', 'weights_sha256', 'tower_features', 'classifier_features',
-           'inception_file', 'inception_features', 'RESULTS', 'PictureSet', 'picture_set', 'features_of',
-           'reference_features', 'Sampling', 'sampling_of', 'Metrics', 'measure', 'save_metrics', 'load_metrics',
-           'differences', 'metrics_table']
+           'LAYERS', 'resized', 'FeatureNet', 'named', 'tower_features', 'classifier_features', 'inception_file',
+           'inception_features', 'RESULTS', 'PictureSet', 'picture_set', 'features_of', 'reference_features',
+           'Sampling', 'sampling_of', 'Metrics', 'measure', 'save_metrics', 'load_metrics', 'differences',
+           'metrics_table']
 
 # %% ../../nbs/17_evaluation.ipynb #606098fd
 from ..core import cover
@@ -31,7 +31,7 @@ _all_ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_sc
     'pattern_report', 'pattern_table', 'psd_sqrt', 'Moments', 'as_features', 'moments', 'gather_moments',
     'frechet_distance', 'kernel_distance', 'Estimate', 'kid', 'PrecisionRecall', 'precision_recall',
     'inception_score', 'clip_scores', 'mean_interval', 'Control', 'shuffled', 'caption_control', 'RESIZE',
-    'INCEPTION_URL', 'LAYERS', 'resized', 'FeatureNet', 'weights_sha256', 'tower_features',
-    'classifier_features', 'inception_file', 'inception_features', 'RESULTS', 'PictureSet', 'picture_set',
-    'features_of', 'reference_features', 'Sampling', 'sampling_of', 'Metrics', 'measure', 'save_metrics',
-    'load_metrics', 'differences', 'metrics_table']
+    'INCEPTION_URL', 'LAYERS', 'resized', 'FeatureNet', 'named', 'tower_features', 'classifier_features',
+    'inception_file', 'inception_features', 'RESULTS', 'PictureSet', 'picture_set', 'features_of',
+    'reference_features', 'Sampling', 'sampling_of', 'Metrics', 'measure', 'save_metrics', 'load_metrics',
+    'differences', 'metrics_table']

@@ -19,7 +19,7 @@ from ..core import atomic_path, require
 from ..files import file_sha256, from_json, read_json, write_json
 from ..images import ENDINGS, FORMATS, Unreadable, read_pixels, reason
 from .distances import Control, kid, precision_recall
-from .features import FeatureNet, weights_sha256
+from .features import FeatureNet, named
 from .frechet import frechet_distance
 
 # %% ../../nbs/17j_evaluation.metrics.ipynb #8254949c
@@ -135,9 +135,8 @@ def sampling_of(
     sampler: str=None   # Its own when None
 ) -> Sampling: # For `measure`
     "What a pipeline draws with"
-    def named(net): return 'none' if net is None else f'{type(net).__name__} {weights_sha256(net)[:12]}'
     c = pipe.config
-    return Sampling(model=named(pipe.denoiser), vae=named(pipe.vae), prompts=prompts, sampler=sampler or c['sampler'],
+    return Sampling(model=named(pipe.denoiser), vae='none' if pipe.vae is None else named(pipe.vae), prompts=prompts, sampler=sampler or c['sampler'],
         steps=steps or c['steps'], guidance=float(c['guidance'] if guidance is None else guidance), seed=seed)
 
 # %% ../../nbs/17j_evaluation.metrics.ipynb #7745d4cf

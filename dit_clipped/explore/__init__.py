@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['figure', 'png', 'say', 'telling', 'slider', 'menu', 'field', 'panel', 'show_static', 'show', 'GPUS', 'noised',
            'draw_noised', 'noise_slider', 'BlockCost', 'block_cost', 'patch_at', 'draw_patch', 'patch_explorer', 'Gpu',
-           'memory_gb', 'Estimate', 'estimate', 'draw_scale', 'scale_calculator', 'KEY', 'Settings', 'fingerprint',
+           'memory_gb', 'TrainingCost', 'estimate', 'draw_scale', 'scale_calculator', 'KEY', 'Settings', 'model_id',
            'with_settings', 'read_settings', 'draw_settings', 'free_path', 'prompt_studio', 'draw_grid',
            'guidance_grid', 'SIGNALS', 'Step', 'record_steps', 'draw_step', 'theatre', 'WordMaps', 'record_words',
            'draw_words', 'word_maps', 'draw_path', 'prompt_path', 'modulations', 'draw_gates', 'adaln_gates']
@@ -15,8 +15,8 @@ from ..core import cover
 __getattr__, __dir__ = cover(__name__, 'panels', 'process', 'studio', 'inside')
 _all_ = ['figure', 'png', 'say', 'telling', 'slider', 'menu', 'field', 'panel', 'show_static', 'show', 'GPUS',
     'noised', 'draw_noised', 'noise_slider', 'BlockCost', 'block_cost', 'patch_at', 'draw_patch',
-    'patch_explorer', 'Gpu', 'memory_gb', 'Estimate', 'estimate', 'draw_scale', 'scale_calculator', 'KEY',
-    'Settings', 'fingerprint', 'with_settings', 'read_settings', 'draw_settings', 'free_path',
+    'patch_explorer', 'Gpu', 'memory_gb', 'TrainingCost', 'estimate', 'draw_scale', 'scale_calculator',
+    'KEY', 'Settings', 'model_id', 'with_settings', 'read_settings', 'draw_settings', 'free_path',
     'prompt_studio', 'draw_grid', 'guidance_grid', 'SIGNALS', 'Step', 'record_steps', 'draw_step',
     'theatre', 'WordMaps', 'record_words', 'draw_words', 'word_maps', 'draw_path', 'prompt_path',
     'modulations', 'draw_gates', 'adaln_gates']

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GPUS', 'noised', 'draw_noised', 'noise_slider', 'BlockCost', 'block_cost', 'patch_at', 'draw_patch', 'patch_explorer',
-           'Gpu', 'memory_gb', 'Estimate', 'estimate', 'draw_scale', 'scale_calculator']
+           'Gpu', 'memory_gb', 'TrainingCost', 'estimate', 'draw_scale', 'scale_calculator']
 
 # %% ../../nbs/19b_explore.process.ipynb #f1acc7f7
 #| code-fold: true
@@ -188,7 +188,7 @@ def memory_gb(
     return (20*params + per_picture*batch_size)/1e9
 
 # %% ../../nbs/19b_explore.process.ipynb #1be32651
-class Estimate(NamedTuple):
+class TrainingCost(NamedTuple):
     "What a training takes"
     params: int      # Trainable parameters
     tokens: int      # Per picture
@@ -204,11 +204,11 @@ def estimate(
     steps: int=400_000,  # Training steps
     batch_size: int=256, # Pictures per step
     price: float=2.      # Of one hour
-) -> Estimate: # Of a training at 40% of the GPU's peak
+) -> TrainingCost: # Of a training at 40% of the GPU's peak
     "Size, cost, time and price of a training"
     g = GPUS[one_of(gpu, list(GPUS), 'GPU')]; c = model_config(name, input_size=pixels//8)
     n, cost = _counted(name, pixels//8); hours = gpu_hours(cost, steps, batch_size, g.peak)
-    return Estimate(n, c.n_tokens, cost, memory_gb(c, n, batch_size), hours, hours*in_range(price, 0, 1e6, 'price'))
+    return TrainingCost(n, c.n_tokens, cost, memory_gb(c, n, batch_size), hours, hours*in_range(price, 0, 1e6, 'price'))
 
 # %% ../../nbs/19b_explore.process.ipynb #3ed25d7e
 _LETTERS = 'T', 'S', 'B', 'L', 'XL'

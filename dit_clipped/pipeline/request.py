@@ -41,8 +41,7 @@ class Request:
     guidance_interval: tuple=(0.,1.) # Where to guide, from noise (0) to picture (1)
     guidance_channels: int=None      # Guide only so many channels
     noise: str='picture'             # A stream per picture; 'batch': one for all, as torch.randn and sample.py
-    sigmas: list=None; timesteps: list=None # Own ones, for a scheduler of diffusers
-    progress: bool=None              # Show a bar; None: as `set_progress_bar_config` says
+    sigmas: list=None; timesteps: list=None; progress: bool=None # For a scheduler of diffusers; show a bar or not
 
 # %% ../../nbs/16b_pipeline.request.ipynb #ba5093e7
 def _as_list(x, what, kind=str):
