@@ -155,8 +155,10 @@ def line(self: CaptionNotes) -> str: # '' when everything was read
 # %% ../../nbs/15c_text.tokenizer.ipynb #bf330aad
 def _warn(found, length):
     unknown = dict.fromkeys(_short(w, 40) for o in found for w in o.unknown)
+    empty = sum(bool(o.unknown) and not o.rows for o in found)
     if unknown: warnings.warn('words this model never learned: '
-        f'{_short(", ".join(map(repr, unknown)), 500)}; they are left out', UserWarning, stacklevel=4)
+        f'{_short(", ".join(map(repr, unknown)), 500)}; they are left out' +
+        f', and of {empty} of {len(found)} captions nothing is left: read as empty'*bool(empty), UserWarning, stacklevel=4)
     read = {a: b for o in found for a, b in o.repaired.items()}
     if read: warnings.warn(', '.join(f'read {a!r} as {b!r}' for a, b in read.items()), UserWarning, stacklevel=4)
     _warn_cut([o.rest for o in found if o.rest], length)
