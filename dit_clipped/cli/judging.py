@@ -212,7 +212,7 @@ class Judging:
     one: int=None            # Prompts for one object; 1000, of a sweep 200
     two: int=None            # Prompts for two; 500, of a sweep 100
     wording: str=None        # Sentence forms: train, heldout, fresh, short; or rules: grammar, grammar_heldout
-    classifier: str=None     # What reads the drawings; nbs/assets/classifier.safetensors
+    classifier: str=None     # What reads the drawings; nbs/assets/classifier.safetensors, with --prompts matching
     steps: int=None          # Denoising steps; the model's when left out, like the next two
     guidance: float=None     # 1 or less is unguided
     sampler: str=None        # ddim, ddpm, dpm++, euler or heun
@@ -270,6 +270,6 @@ def evaluate(
 
 # %% ../../nbs/21i_cli.judging.ipynb #4f88e7a5
 in_groups(evaluate, **{'runs of digits': 'per_label', 'pipelines, and sweeps': 'one two wording classifier', 'sentences of people': 'people per_wording',
-    'pictures with labels': 'data against n captions seeds', 'many pictures (21k to 21m)': 'prompts reference features batch least npz over vae download',
+    'pictures with labels': 'data against n captions seeds', 'many pictures': 'prompts reference features batch least npz over vae download',
     'pipelines, and many pictures': 'steps guidance sampler guide_from', 'a sweep instead': 'sweep'})
 evaluate_main = as_command(evaluate)

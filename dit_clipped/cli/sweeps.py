@@ -82,7 +82,7 @@ SWEEP = dict(euler=(4, 6, 8, 10, 14, 20), heun=(3, 5, 10)) # sampler -> steps to
 GUIDES = 1., 1.5, 2., 3., 4.                                # guidance to try
 
 def _choice(sampler, steps, guidance):
-    calls = steps*(2 if sampler == 'heun' else 1)
+    calls = 2*steps - 1 if sampler == 'heun' else steps
     return dict(sampler=sampler, steps=steps, calls=calls, guidance=guidance)
 
 def _scores(r):

@@ -168,18 +168,20 @@ class Metrics(Sampling):
 
 RESULTS = 'frechet', 'kid', 'kid_low', 'kid_high', 'precision', 'recall', 'clip_score', 'clip_shuffled', 'right'
 
-# %% ../../nbs/17j_evaluation.metrics.ipynb #a5db86f5
+# %% ../../nbs/17j_evaluation.metrics.ipynb #efb2e5f8
 def refuse_incomparable(
     made: PictureSet,      # Drawings, perhaps still to be made: only their number and size are read
     reference: PictureSet, # True pictures
-    least: int=100         # Fewer pictures are refused
+    least: int=100         # Fewer pictures are refused; below 4 nothing can be compared
 ): # ValueError for too few pictures and for other sizes
     "What `measure` would refuse, known before anything is drawn"
+    least = max(least, 4)                                             # three neighbours, and halves with a pair
     for p in (made, reference): require(p.n >= least, f'{p.n} pictures of {p.name} are too few, at least {least} are needed: '
         'a distance of so few is mostly its own bias (17g); draw more, or pass a smaller least for a rough look')
     require((made.height, made.width) == (reference.height, reference.width), f'drawings are {made.height} x {made.width}, the reference '
         f'{reference.height} x {reference.width}: bring the true ones to the size of the drawings once, by an antialiased filter')
 
+# %% ../../nbs/17j_evaluation.metrics.ipynb #a5db86f5
 def _compared(made, reference, net, cache, least):
     "What a `Metrics` says of two sets of pictures"
     refuse_incomparable(made, reference, least)
