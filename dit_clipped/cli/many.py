@@ -75,7 +75,7 @@ def open_asked(
     require(not labelled, 'this model is conditioned on labels: pass --prompts classes, or classes:NAMES')
     return _of_set(rest) if kind == 'captions' else _of_file(prompts)
 
-# %% ../../nbs/21k_cli.many.ipynb #014d789e
+# %% ../../nbs/21k_cli.many.ipynb #effab8cb
 @dataclass(frozen=True, kw_only=True)
 class Drawn(Sampling):
     "A set of drawings, and all that decides its bytes"
@@ -92,7 +92,7 @@ def drawn_of(
     "The record of a set that is to be drawn"
     device = torch.cuda.get_device_name(pipe.device) if pipe.device.type == 'cuda' else pipe.device.type
     return Drawn(**asdict(sampling_of(pipe, asked.name, **how)), n=in_range(len(asked) if n is None else n, 1, 10**6, 'n'), device=device,
-        batch=in_range(batch, 1, 10**4, 'batch'), prompts_sha256=asked.sha256, torch=torch.__version__)
+        batch=in_range(batch, 1, 10**4, 'batch'), prompts_sha256=asked.sha256, torch=str(torch.__version__))
 
 # %% ../../nbs/21k_cli.many.ipynb #4d35d4fc
 def draw_batch(
@@ -177,7 +177,7 @@ def team_of_processes(): # Yields a `Team`
     finally:
         if mine: torch.distributed.destroy_process_group()
 
-# %% ../../nbs/21k_cli.many.ipynb #8e14fe50
+# %% ../../nbs/21k_cli.many.ipynb #bf0b803a
 @contextmanager
 def _one_thread(device):
     "On a CPU: compute with one thread"
@@ -194,7 +194,7 @@ def draw_many(
     team: Team=Team() # Of `team_of_processes`
 ) -> int: # How many batches this process drew
     "Draw what is missing of a set; on several processes each draws its part"
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
     mine = team.first(lambda: claim(Path(out), run))[team.rank::team.world]
     with _one_thread(pipe.device):
         for i in tqdm(mine, f'batches of {run.batch}', disable=None if team.rank == 0 else True): keep_batch(draw_batch(pipe, asked, run, i), Path(out))

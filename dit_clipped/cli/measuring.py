@@ -6,10 +6,11 @@
 __all__ = ['open_true', 'Judges', 'features_by_name', 'measure_many', 'pack_npz', 'Many', 'open_judges', 'open_all',
            'draw_and_measure', 'evaluate_many']
 
-# %% ../../nbs/21l_cli.measuring.ipynb #8afcd101
+# %% ../../nbs/21l_cli.measuring.ipynb #b564068c
 import hashlib, re, zipfile, numpy as np, torch
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 from PIL import Image
@@ -23,7 +24,10 @@ from ..patches import height_width
 from .drawing import Drawing, _open
 from .many import Asked, Drawn, _data, draw_many, drawn_of, open_asked, team_of_processes
 
-# %% ../../nbs/21l_cli.measuring.ipynb #17ca1409
+# %% ../../nbs/21l_cli.measuring.ipynb #dc7e3c8c
+@lru_cache(1)
+def _toys(side): return picture_set(torch.stack([draw(s, side) for s in scene_prompts(1000, 500, seed=7)[0]]), 'pictograms, seed 7')
+
 def _bytes_sha(read, n):
     h = hashlib.sha256()
     for i in range(0, n, 64): h.update(((read(i, min(i + 64, n)) + 1)*127.5).round().byte().numpy())
@@ -35,7 +39,7 @@ def open_true(
 ) -> PictureSet:
     "True pictures to compare with"
     if spec.endswith('.npz') or spec not in ('digits', 'pictograms') and Path(spec).exists(): return picture_set(spec)
-    if spec == 'pictograms': return picture_set(torch.stack([draw(s, side) for s in scene_prompts(1000, 500, seed=7)[0]]), 'pictograms, seed 7')
+    if spec == 'pictograms': return _toys(side)
     ds = _data(spec, side)
     def read(i, j): return torch.stack([ds[k][0] for k in range(i, j)]).expand(-1, 3, -1, -1)        # (j-i,3,h,w)
     name = re.sub(r'[^\w., -]', '-', spec)
@@ -111,7 +115,7 @@ def _save_grid(out, n=64):
     files = sorted((out/'pictures').glob('*.png'))[:n]
     save_image(grid_image([Image.open(f) for f in files], ncols=min(16, len(files))), out/'grid.png')
 
-# %% ../../nbs/21l_cli.measuring.ipynb #74ccc37f
+# %% ../../nbs/21l_cli.measuring.ipynb #6e5e33d0
 @dataclass(frozen=True, kw_only=True)
 class Many:
     "A set of drawings to make and to measure, as flags say it"
@@ -131,9 +135,12 @@ class Many:
     vae: str = None          # Of published weights
     download: bool = False   # Fetch weights that are not here
     over: str = None         # A sweep, see 21m
+    @property
+    def labelled(self): return self.prompts.partition(':')[0] == 'classes'
     def drawn(self, pipe, asked): # A `Drawn`
         return drawn_of(pipe, asked, self.n, self.batch, seed=self.seed, steps=self.steps, guidance=self.guidance, sampler=self.sampler, guide_from=self.guide_from)
 
+# %% ../../nbs/21l_cli.measuring.ipynb #968eebd9
 def open_judges(
     ckpt,         # As for `evaluate_many`
     side: int,    # Pixels per side of the drawings
@@ -143,13 +150,13 @@ def open_judges(
     "Everything that will measure, before anything is drawn"
     reference = open_true(m.reference, side) if m.reference else None
     if reference: refuse_incomparable(PictureSet('drawings', n, side, side, '', None), reference, m.least)
-    return Judges(reference, features_by_name(m.features, m.download) if reference else None, _eye_of(ckpt) if m.prompts[:7] != 'classes' else None,
+    return Judges(reference, features_by_name(m.features, m.download) if reference else None, _eye_of(ckpt) if not m.labelled else None,
         load_classifier(m.classifier) if m.classifier else None)
 
-# %% ../../nbs/21l_cli.measuring.ipynb #3dc25df5
+# %% ../../nbs/21l_cli.measuring.ipynb #aa9330bf
 def _open_model(ckpt, m, team):
     "The pipeline, opened first by the first process, which may fetch it"
-    def open_it(): return _open(ckpt, Drawing(classes='all' if m.prompts[:7] == 'classes' else None, vae=m.vae, download=m.download))
+    def open_it(): return _open(ckpt, Drawing(classes='all' if m.labelled else None, vae=m.vae, download=m.download))
     if team.rank: team.wait(); return open_it()
     pipe = open_it(); team.wait(); return pipe
 
@@ -163,6 +170,7 @@ def open_all(
     side = height_width(pipe.denoiser.config.input_size)[0]*pipe.f
     return pipe, asked, None if team.rank else open_judges(ckpt, side, m.n or len(asked), m)
 
+# %% ../../nbs/21l_cli.measuring.ipynb #7ae9e2df
 def draw_and_measure(
     out,     # Folder; a set that is begun in it is continued
     m: Many, # How

@@ -118,7 +118,7 @@ def reference_features(
     with atomic_path(file) as p: save_file(dict(features=f), p, dict(pictures=pictures.sha256, n=str(pictures.n), net=net.name, resize=net.resize))
     return f
 
-# %% ../../nbs/17j_evaluation.metrics.ipynb #029d9786
+# %% ../../nbs/17j_evaluation.metrics.ipynb #4e9fc5fe
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     "How pictures were drawn, as far as it moves a number"
@@ -135,6 +135,7 @@ def _tower_name(text):
     tower = getattr(text, 'tower', text)
     return named(tower, type(text).__name__) if hasattr(tower, 'state_dict') else type(text).__name__
 
+# %% ../../nbs/17j_evaluation.metrics.ipynb #029d9786
 def sampling_of(
     pipe,               # A `DiTClippedPipeline`
     prompts: str,       # Which, in words, such as 'captions of coco val2014, first 5000'
