@@ -15,14 +15,17 @@ __all__ = ['RENAMED', 'Flag', 'plain_type', 'flags_of', 'parser_of', 'in_groups'
            'draw_labels', 'sample_grid', 'make_trainer', 'Run', 'build_run', 'is_main', 'keep_pipeline', 'fit_run',
            'open_run', 'train_main', 'Costs', 'step_seconds', 'dry_run', 'describe', 'run_command', 'train',
            'encode_main', 'Encoding', 'encode', 'sample_main', 'open_pipeline', 'Wish', 'draw_wish', 'ending',
-           'Drawing', 'sample', 'CLASSIFIER', 'SWEEP', 'GUIDES', 'evaluate_main', 'evaluate_digits', 'sit_exam',
-           'evaluate_scenes', 'sweep_scenes', 'evaluate_people', 'Verdict', 'evaluate_pictures', 'Judging', 'evaluate',
-           'ROWS', 'bench_main', 'training_step', 'diffusers_twin', 'race', 'startup_report', 'Row', 'trained_run',
-           'trainer_report', 'kill_report', 'bench']
+           'Drawing', 'sample', 'CLASSIFIER', 'evaluate_main', 'evaluate_digits', 'sit_exam', 'evaluate_scenes',
+           'evaluate_people', 'Verdict', 'evaluate_pictures', 'Judging', 'evaluate', 'ROWS', 'bench_main',
+           'training_step', 'diffusers_twin', 'race', 'startup_report', 'Row', 'trained_run', 'trainer_report',
+           'kill_report', 'bench', 'Asked', 'open_asked', 'Drawn', 'drawn_of', 'draw_batch', 'keep_batch', 'claim',
+           'Team', 'team_of_processes', 'draw_many', 'open_true', 'Judges', 'features_by_name', 'measure_many',
+           'pack_npz', 'Many', 'open_judges', 'open_all', 'draw_and_measure', 'evaluate_many', 'SWEEP', 'GUIDES',
+           'choices_of', 'save_sweep', 'load_sweep', 'sweep_many', 'sweep_scenes']
 
 # %% ../../nbs/21_cli.ipynb #31637ec4
 from ..core import cover
-__getattr__, __dir__ = cover(__name__, 'command', 'config', 'encoders', 'sources', 'build', 'training', 'encoding', 'drawing', 'judging', 'timing')
+__getattr__, __dir__ = cover(__name__, 'command', 'config', 'encoders', 'sources', 'build', 'training', 'encoding', 'drawing', 'judging', 'timing', 'many', 'measuring', 'sweeps')
 _all_ = ['RENAMED', 'Flag', 'plain_type', 'flags_of', 'parser_of', 'in_groups', 'parse', 'as_command', 'with_fields',
     'DATA_KINDS', 'WITH_TEXT', 'OWN', 'Count', 'Share', 'STAGED', 'SD_VAE', 'CLIP_B32', 'PRESETS', 'REFINE',
     'SCRATCH', 'SOURCES', 'VERSION', 'flag', 'DataConfig', 'EncoderConfig', 'ObjectiveConfig',
@@ -36,7 +39,10 @@ _all_ = ['RENAMED', 'Flag', 'plain_type', 'flags_of', 'parser_of', 'in_groups', 
     'make_trainer', 'Run', 'build_run', 'is_main', 'keep_pipeline', 'fit_run', 'open_run', 'train_main',
     'Costs', 'step_seconds', 'dry_run', 'describe', 'run_command', 'train', 'encode_main', 'Encoding',
     'encode', 'sample_main', 'open_pipeline', 'Wish', 'draw_wish', 'ending', 'Drawing', 'sample',
-    'CLASSIFIER', 'SWEEP', 'GUIDES', 'evaluate_main', 'evaluate_digits', 'sit_exam', 'evaluate_scenes',
-    'sweep_scenes', 'evaluate_people', 'Verdict', 'evaluate_pictures', 'Judging', 'evaluate', 'ROWS',
-    'bench_main', 'training_step', 'diffusers_twin', 'race', 'startup_report', 'Row', 'trained_run',
-    'trainer_report', 'kill_report', 'bench']
+    'CLASSIFIER', 'evaluate_main', 'evaluate_digits', 'sit_exam', 'evaluate_scenes', 'evaluate_people',
+    'Verdict', 'evaluate_pictures', 'Judging', 'evaluate', 'ROWS', 'bench_main', 'training_step',
+    'diffusers_twin', 'race', 'startup_report', 'Row', 'trained_run', 'trainer_report', 'kill_report',
+    'bench', 'Asked', 'open_asked', 'Drawn', 'drawn_of', 'draw_batch', 'keep_batch', 'claim', 'Team',
+    'team_of_processes', 'draw_many', 'open_true', 'Judges', 'features_by_name', 'measure_many', 'pack_npz',
+    'Many', 'open_judges', 'open_all', 'draw_and_measure', 'evaluate_many', 'SWEEP', 'GUIDES', 'choices_of',
+    'save_sweep', 'load_sweep', 'sweep_many', 'sweep_scenes']

@@ -15,8 +15,8 @@ __all__ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_
            'clip_scores', 'mean_interval', 'Control', 'shuffled', 'caption_control', 'RESIZE', 'INCEPTION_URL',
            'LAYERS', 'resized', 'FeatureNet', 'named', 'tower_features', 'classifier_features', 'inception_file',
            'inception_features', 'RESULTS', 'PictureSet', 'picture_set', 'features_of', 'reference_features',
-           'Sampling', 'sampling_of', 'Metrics', 'measure', 'save_metrics', 'load_metrics', 'differences',
-           'metrics_table']
+           'Sampling', 'sampling_of', 'Metrics', 'refuse_incomparable', 'measure', 'save_metrics', 'load_metrics',
+           'differences', 'metrics_table']
 
 # %% ../../nbs/17_evaluation.ipynb #606098fd
 from ..core import cover
@@ -33,5 +33,5 @@ _all_ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_sc
     'inception_score', 'clip_scores', 'mean_interval', 'Control', 'shuffled', 'caption_control', 'RESIZE',
     'INCEPTION_URL', 'LAYERS', 'resized', 'FeatureNet', 'named', 'tower_features', 'classifier_features',
     'inception_file', 'inception_features', 'RESULTS', 'PictureSet', 'picture_set', 'features_of',
-    'reference_features', 'Sampling', 'sampling_of', 'Metrics', 'measure', 'save_metrics', 'load_metrics',
-    'differences', 'metrics_table']
+    'reference_features', 'Sampling', 'sampling_of', 'Metrics', 'refuse_incomparable', 'measure',
+    'save_metrics', 'load_metrics', 'differences', 'metrics_table']

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RESULTS', 'PictureSet', 'picture_set', 'features_of', 'reference_features', 'Sampling', 'sampling_of', 'Metrics',
-           'measure', 'save_metrics', 'load_metrics', 'differences', 'metrics_table']
+           'refuse_incomparable', 'measure', 'save_metrics', 'load_metrics', 'differences', 'metrics_table']
 
 # %% ../../nbs/17j_evaluation.metrics.ipynb #8a7ee91e
 import hashlib, re, numpy as np, torch
@@ -118,62 +118,92 @@ def reference_features(
     with atomic_path(file) as p: save_file(dict(features=f), p, dict(pictures=pictures.sha256, n=str(pictures.n), net=net.name, resize=net.resize))
     return f
 
-# %% ../../nbs/17j_evaluation.metrics.ipynb #029d9786
+# %% ../../nbs/17j_evaluation.metrics.ipynb #4e9fc5fe
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     "How pictures were drawn, as far as it moves a number"
     model: str; vae: str     # Kind, and start of the hash of the weights
     prompts: str             # Which, in words
     sampler: str; steps: int; guidance: float; seed: int
+    text: str='none'         # Text tower, as `model`
+    guide_from: float=0.     # Guided from here on, 0 (noise) to 1 (picture)
+    dtype: str='float32'     # Of the network
 
+def _tower_name(text):
+    "A text encoder by the hash of its tower"
+    if text is None: return 'none'
+    tower = getattr(text, 'tower', text)
+    return named(tower, type(text).__name__) if hasattr(tower, 'state_dict') else type(text).__name__
+
+# %% ../../nbs/17j_evaluation.metrics.ipynb #029d9786
 def sampling_of(
     pipe,               # A `DiTClippedPipeline`
     prompts: str,       # Which, in words, such as 'captions of coco val2014, first 5000'
     seed: int=0,        # As passed to the pipeline
     steps: int=None,    # Its own when None, as in the call
     guidance: float=None, # Its own when None
-    sampler: str=None   # Its own when None
+    sampler: str=None,  # Its own when None
+    guide_from: float=0. # Start of its `guidance_interval`
 ) -> Sampling: # For `measure`
     "What a pipeline draws with"
     c = pipe.config
     return Sampling(model=named(pipe.denoiser), vae='none' if pipe.vae is None else named(pipe.vae), prompts=prompts, sampler=sampler or c['sampler'],
-        steps=steps or c['steps'], guidance=float(c['guidance'] if guidance is None else guidance), seed=seed)
+        steps=steps or c['steps'], guidance=float(c['guidance'] if guidance is None else guidance), seed=seed,
+        text=_tower_name(pipe.text_encoder), guide_from=guide_from, dtype=str(pipe.dtype)[6:])
 
 # %% ../../nbs/17j_evaluation.metrics.ipynb #7745d4cf
 @dataclass(frozen=True, kw_only=True)
 class Metrics(Sampling):
     "Numbers of a set of drawings, and all that moves them"
-    n: int; size: str; pictures_sha256: str                  # The drawings
-    reference: str; reference_n: int; reference_sha256: str  # What they are compared with
-    features: str; resize: str                               # By which network
-    frechet: float
-    kid: float; kid_low: float; kid_high: float; kid_size: int
-    precision: float; recall: float; k: int
-    clip_score: float | None = None                          # With the captions asked for
-    clip_shuffled: float | None = None                       # With those of other pictures: the control
+    n: int; size: str; pictures_sha256: str                            # The drawings
+    reference: str = ''; reference_n: int = 0; reference_sha256: str = ''  # What they are compared with; '': nothing
+    features: str = ''; resize: str = ''                               # By which network
+    frechet: float | None = None
+    kid: float | None = None; kid_low: float | None = None; kid_high: float | None = None; kid_size: int = 0
+    precision: float | None = None; recall: float | None = None; k: int = 0
+    clip_score: float | None = None                                    # With the captions asked for
+    clip_shuffled: float | None = None                                 # With those of other pictures: the control
+    clip: str = ''                                                     # Image tower of both
+    right: float | None = None                                         # Share of pictures that show all that was asked for
+    judge: str = ''                                                    # Which says so
 
-RESULTS = 'frechet', 'kid', 'kid_low', 'kid_high', 'precision', 'recall', 'clip_score', 'clip_shuffled'
+RESULTS = 'frechet', 'kid', 'kid_low', 'kid_high', 'precision', 'recall', 'clip_score', 'clip_shuffled', 'right'
+
+# %% ../../nbs/17j_evaluation.metrics.ipynb #efb2e5f8
+def refuse_incomparable(
+    made: PictureSet,      # Drawings, perhaps still to be made: only their number and size are read
+    reference: PictureSet, # True pictures
+    least: int=100         # Fewer pictures are refused; below 4 nothing can be compared
+): # ValueError for too few pictures and for other sizes
+    "What `measure` would refuse, known before anything is drawn"
+    least = max(least, 4)                                             # three neighbours, and halves with a pair
+    for p in (made, reference): require(p.n >= least, f'{p.n} pictures of {p.name} are too few, at least {least} are needed: '
+        'a distance of so few is mostly its own bias (17g); draw more, or pass a smaller least for a rough look')
+    require((made.height, made.width) == (reference.height, reference.width), f'drawings are {made.height} x {made.width}, the reference '
+        f'{reference.height} x {reference.width}: bring the true ones to the size of the drawings once, by an antialiased filter')
 
 # %% ../../nbs/17j_evaluation.metrics.ipynb #a5db86f5
+def _compared(made, reference, net, cache, least):
+    "What a `Metrics` says of two sets of pictures"
+    refuse_incomparable(made, reference, least)
+    f, g = features_of(made, net), features_of(reference, net) if cache is None else reference_features(reference, net, cache)
+    size = min(1000, made.n//2, reference.n//2); e, pr = kid(f, g, 50, size), precision_recall(f, g)
+    return dict(reference=reference.name, reference_n=reference.n, reference_sha256=reference.sha256, features=net.name, resize=net.resize,
+        frechet=frechet_distance(f, g), kid=e.value, kid_low=e.low, kid_high=e.high, kid_size=size, precision=pr.precision, recall=pr.recall, k=3)
+
 def measure(
     made: PictureSet,        # The drawings
-    reference: PictureSet,   # True pictures
-    net: FeatureNet,         # Of 17i
+    reference: PictureSet | None, # True pictures; None: only scores of single pictures
+    net: FeatureNet | None,  # Of 17i; None without a reference
     sampling: Sampling,      # Of `sampling_of`
     cache: str | Path=None,  # Folder of `reference_features`; None: compute them
     clip: Control=None,      # Of `caption_control`, with `clip_scores`
     least: int=100           # Fewer pictures are refused
 ) -> Metrics: # ValueError for too few pictures, other sizes, NaN
     "Compare drawings with a reference"
-    for p in (made, reference): require(p.n >= least, f'{p.n} pictures of {p.name} are too few, at least {least} are needed: '
-        'a distance of so few is mostly its own bias (17g); draw more, or pass a smaller least for a rough look')
-    require((made.height, made.width) == (reference.height, reference.width), f'drawings are {made.height} x {made.width}, the reference '
-        f'{reference.height} x {reference.width}: bring the true ones to the size of the drawings once, by an antialiased filter')
-    f, g = features_of(made, net), features_of(reference, net) if cache is None else reference_features(reference, net, cache)
-    size = min(1000, made.n//2, reference.n//2); e, pr = kid(f, g, 50, size), precision_recall(f, g)
-    return Metrics(**asdict(sampling), n=made.n, size=f'{made.height} x {made.width}', pictures_sha256=made.sha256, reference=reference.name,
-        reference_n=reference.n, reference_sha256=reference.sha256, features=net.name, resize=net.resize, frechet=frechet_distance(f, g),
-        kid=e.value, kid_low=e.low, kid_high=e.high, kid_size=size, precision=pr.precision, recall=pr.recall, k=3,
+    against = {} if reference is None else _compared(made, reference, net, cache, least)
+    drawn = {f.name: getattr(sampling, f.name) for f in fields(Sampling)}
+    return Metrics(**drawn, n=made.n, size=f'{made.height} x {made.width}', pictures_sha256=made.sha256, **against,
         clip_score=clip and clip.asked.value, clip_shuffled=clip and clip.shuffled.value)
 
 # %% ../../nbs/17j_evaluation.metrics.ipynb #872652f0
