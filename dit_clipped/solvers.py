@@ -140,7 +140,7 @@ def sample(
     shape,                # Of one picture (c,h,w)
     seeds,                # One int per picture; all its noise comes from it
     sampler: str='ddim',  # A key of `SAMPLERS`
-    steps=50,             # Of the sampler; `heun` calls the model twice per step
+    steps=50,             # Of the sampler; `heun` calls the model twice per step, but once in the last
     device='cpu',         # Where the model is
     **kwargs              # callback, progress, clip, or the sampler's own: eta, variance, spacing
 ) -> Tensor: # x0 (b,c,h,w); raises on an unknown sampler, or one that does not fit the path

@@ -8,6 +8,7 @@ __all__ = ['kernel_distance', 'Estimate', 'kid', 'PrecisionRecall', 'precision_r
 
 # %% ../../nbs/17h_evaluation.distances.ipynb #88dd9473
 import numpy as np, torch
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -124,7 +125,7 @@ def shuffled(
     "Captions, each at another picture"
     require(len({*captions}) > 1, f'{len(captions)} captions, all the same: shuffling changes nothing')
     left = sorted(range(len(captions)), key=lambda i: captions[i])                        # equal ones side by side
-    most = max(map(captions.count, captions)); free = len(captions) - most
+    most = max(Counter(captions).values()); free = len(captions) - most
     require(free >= most, f'{captions[left[0]]!r} or another caption stands at more than half of the pictures: no order moves all')
     by = most + seed % (free - most + 1)                                                  # far enough to leave its like
     return [captions[j] for _, j in sorted(zip(left, left[by:] + left[:by]))]
