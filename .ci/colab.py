@@ -3,6 +3,8 @@
     python .ci/colab.py                        all pages
     python .ci/colab.py 02_patches 15a_text    pages whose names begin so
     python .ci/colab.py --again                only pages that failed last time, by the report
+    python .ci/colab.py --guards               write into each page the install cell that its imports and files ask for, then stop
+    python .ci/colab.py --guarded [PAGES]      as if --guards had been run, without writing a page
 
 Each page installs by its own first cell, pointed at the wheel of this tree and at a stand-in of /content; then its cells run in order, as "Run all" would.
 Cells marked gpu, net or slow are left out. Wants nbclient here; the rest is installed under --env. A report stands in --report (JSON).
@@ -14,7 +16,9 @@ from readme import ROOT, settings
 NBS = ROOT/'nbs'
 BASE = 'ipywidgets==7.7.1 ipykernel numpy pillow matplotlib tqdm'   # what a bare stand-in of Colab has beside torch
 KEEP = 'torch torchvision numpy ipywidgets pillow'.split()          # what installing must leave as it was
-GUARD = re.compile(r'^! \[ -e /content \] && pip install (.*?)git\+https://\S+')
+GUARD = re.compile(r'^! \[ -e /content \] && .*pip install .*')
+EXTRA = {'scikit-learn': r'\bsklearn\b|\bdigit_classifier\b', 'scipy': r'\bscipy\b', 'torchmetrics': r'\btorchmetrics\b', 'torch-fidelity': r'\btorch_fidelity\b',
+    'datasets': r'(?:import|from) datasets\b', 'gradio': r'(?:import|from) gradio\b', 'hypothesis': r'(?:import|from) hypothesis\b'}
 LEFT_OUT = re.compile(r'(?m)^\s*#\s*\|\s*(gpu|net|slow)\b')
 COLOUR = re.compile(r'\x1b\[[0-9;]*m')
 
@@ -23,9 +27,32 @@ def sh(*cmd, **kw): return subprocess.run([str(c) for c in cmd], check=True, tex
 
 
 def pages(starts):
-    "Pages of the book in reading order, or those whose names begin with one of `starts`"
-    found = [*sorted(NBS.glob('*.ipynb')), *sorted((NBS/'tutorials').glob('*.ipynb'))]
-    return [p for p in found if not starts or any(p.name.startswith(Path(s).stem if s.endswith('.ipynb') else s) for s in starts)]
+    "Pages with a Colab badge in reading order, or those whose names begin with one of `starts`, in that order"
+    found = [p for p in [*sorted(NBS.glob('*.ipynb')), *sorted((NBS/'tutorials').glob('*.ipynb'))] if 'colab-badge.svg' in p.read_text(encoding='utf-8')]
+    chosen = [p for s in starts for p in found if p.name.startswith(Path(s).name.removesuffix('.ipynb'))]
+    return list(dict.fromkeys(chosen)) if starts else found
+
+
+def guard(page):
+    "The install cell's line that a page needs: optional packages it imports, and a copy of the files it reads"
+    source = '\n'.join(''.join(c['source']) for c in json.loads(page.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code')
+    extra = ' '.join(k for k, pattern in EXTRA.items() if re.search(pattern, source))
+    url = f'https://github.com/{settings()["user"]}/{settings()["repo"]}'
+    reads = any((page.parent/f).exists() for f in re.findall(r"""['"]((?:\.\./)?(?:assets|images)/[^'"{]*)['"]""", source))
+    up = '..' if page.parent != NBS else '.'
+    get = f'git clone -q --depth 1 {url} repo && pip install -q ./repo {extra}'.strip() + f' && ln -s $PWD/repo/nbs/assets $PWD/repo/nbs/images {up}' if reads \
+        else f'pip install -q git+{url} {extra}'.strip()
+    return f'! [ -e /content ] && {get}  # install on Colab; does nothing elsewhere'
+
+
+def write_guards():
+    "Set the install line of every page; the pages that changed"
+    for p in pages([]):
+        old = p.read_text(encoding='utf-8'); nb = json.loads(old)
+        for c in nb['cells']:
+            if c['cell_type'] == 'code': c['source'] = [guard(p) + '\n'*l.endswith('\n') if GUARD.match(l) else l for l in c['source']]
+        new = json.dumps(nb, indent=1, ensure_ascii=False) + '\n'
+        if new != old: p.write_text(new, encoding='utf-8'); yield p
 
 
 def wheel(folder):
@@ -33,7 +60,7 @@ def wheel(folder):
     copy = folder/'src'
     names = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split('\0')
     for n in names:
-        if n and (ROOT/n).is_file() and not n.startswith('nbs/'):
+        if n and (ROOT/n).is_file():
             (copy/n).parent.mkdir(parents=True, exist_ok=True); shutil.copyfile(ROOT/n, copy/n)
     sh(sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--wheel-dir', folder, copy)
     return next(folder.glob('*.whl'))
@@ -69,27 +96,28 @@ def machine(at):
     return env | dict(PATH=f'{at/"bin"}:{env["PATH"]}', VIRTUAL_ENV=str(at), JUPYTER_PATH=str(at/'share/jupyter'), MPLBACKEND='module://matplotlib_inline.backend_inline')
 
 
-def prepared(page, whl, content):
-    "The page as Colab would open it, its first cell pointed at the wheel; how many install cells it has, and the kinds of cells left out"
+def prepared(page, whl, content, guarded):
+    "The page as Colab would open it, its install line pointed at the wheel and at a copy of the tree; how many such lines it has, and the kinds of cells left out"
     import nbformat
     nb, guards, out = nbformat.read(page, 4), 0, []
     for c in nb.cells:
         if c.cell_type != 'code': continue
         lines = c.source.splitlines()
         for k, l in enumerate(lines):
-            if m := GUARD.match(l):
-                guards += 1; extras = re.search(r'\[[\w,]+\]', m[1]); q = f'"{whl}{extras[0]}"' if extras else f'"{whl}"'
-                lines[k] = f'! [ -e {content} ] && pip install -q {re.sub(r"^-q |[^ ]*@ *$", "", m[1]).strip()} {q}'
+            if not GUARD.match(l): continue
+            guards += 1; l = guard(page) if guarded else l
+            l = re.sub(r'git clone \S+ --depth 1 \S+', f'cp -r {whl.parent/"src"}', l.replace('-e /content', f'-e {content}'))
+            lines[k] = re.sub(r'git\+https://[^\s"]+|\./repo\b', str(whl), l)
         c.source = '\n'.join(lines)
         if m := LEFT_OUT.search(c.source): out.append(m[1]); c.source = ''
     return nb, guards, out
 
 
-def run(page, whl, content, at, seconds):
+def run(page, whl, content, at, seconds, guarded):
     "Run a page; what came of it"
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-    nb, guards, out = prepared(page, whl, content)
+    nb, guards, out = prepared(page, whl, content, guarded)
     said = dict(page=page.relative_to(NBS).as_posix(), ok=False, left_out=out)
     if guards != 1: return said | dict(seconds=0., why=f'{guards} install cells, expected 1')
     t0, old = time.time(), dict(os.environ)
@@ -97,7 +125,8 @@ def run(page, whl, content, at, seconds):
     here = []
     try:
         with tempfile.TemporaryDirectory() as cwd:
-            client = NotebookClient(nb, timeout=seconds, kernel_name='colab', resources=dict(metadata=dict(path=cwd)))
+            cwd = Path(cwd)/'content'; cwd.mkdir()
+            client = NotebookClient(nb, timeout=seconds, kernel_name='colab', resources=dict(metadata=dict(path=str(cwd))))
             client.on_cell_execute = lambda cell, cell_index: here.append((cell_index, cell))
             try: client.execute(); said['ok'] = True
             except (CellExecutionError, CellTimeoutError, DeadKernelError) as e:
@@ -118,8 +147,9 @@ def main():
     ap.add_argument('--python', default='python3.12'); ap.add_argument('--torch', default='torch==2.6.0 torchvision==0.21.0')
     ap.add_argument('--fresh', action='store_true', help='a new layer for every page, instead of one for all')
     ap.add_argument('--timeout', type=int, default=600, help='seconds a cell may take'); ap.add_argument('--report', type=Path, default=Path('colab.json'))
-    ap.add_argument('--again', action='store_true')
+    for flag in 'again', 'guards', 'guarded': ap.add_argument(f'--{flag}', action='store_true')
     args = ap.parse_args(); t0 = time.time()
+    if args.guards: sys.exit(print(*[f'written {p.relative_to(ROOT)}' for p in write_guards()], sep='\n'))
     done = json.loads(args.report.read_text()) if args.report.exists() and (args.again or args.pages) else {}
     todo = [p for p in pages(args.pages) if not args.again or not done.get(p.relative_to(NBS).as_posix(), {}).get('ok')]
     with tempfile.TemporaryDirectory() as tmp:
@@ -129,7 +159,7 @@ def main():
         before = frozen(at); print(f'{settings()["lib_name"]}: {whl.name}; before: {before}; ready after {time.time()-t0:.0f} s', flush=True)
         for p in todo:
             if args.fresh and at.exists(): shutil.rmtree(at); layer(at, env)
-            r = run(p, whl, content, at, args.timeout); after = frozen(at)
+            r = run(p, whl, content, at, args.timeout, args.guarded); after = frozen(at)
             if after != before: r |= dict(ok=False, why=f'versions changed: {after}')
             done[r['page']] = r; args.report.write_text(json.dumps(done, indent=1)); bad += not r['ok']
             print(f'{r["seconds"]:7.1f} s  {"ok    " if r["ok"] else "FAILED"}  {r["page"]}' + (f'  left out: {", ".join(r["left_out"])}' if r['left_out'] else ''), flush=True)

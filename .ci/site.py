@@ -2,6 +2,7 @@
 
     python .ci/site.py OUT             build, then check
     python .ci/site.py --check OUT     only the check: links, anchors, pictures, formulas, titles
+    python .ci/site.py --quarto        write the same reading order into the sidebar of nbs/_quarto.yml
     python .ci/site.py --look OUT      in Chromium at 390 and 1280 pixels: no page scrolls sideways; screenshots of some in OUT/shots (wants playwright)
 
 Needs nbconvert, and latex2mathml for the formulas. `#| hide` is dropped; folded cells are <details>; definitions keep their source and get an anchor of their name.
@@ -207,6 +208,23 @@ def build(out):
     return pages
 
 
+def quarto(write):
+    "nbs/_quarto.yml with the sidebar in reading order: write it, or say whether it is so already"
+    f, q = NBS/'_quarto.yml', lambda s: json.dumps(s, ensure_ascii=False)
+    lines = ['    contents:']
+    for part in reading_order():
+        lines.append(f'      - section: {q(part["name"])}\n        contents:')
+        for chapter in part['chapters']:
+            one, at = len(chapter) == 1, [f'text: {q(p.label)}\n{{0}}href: {p.file}' for p in chapter]
+            if one: lines.append('          - ' + at[0].format(' '*12))
+            else: lines += [f'          - section: {q(chapter[0].label)}\n            contents:', *['              - ' + a.format(' '*16) for a in at]]
+    mark = '  # made by .ci/site.py --quarto'
+    old = f.read_text(encoding='utf-8')
+    text = old.split(mark)[0].rstrip() + '\n' + mark + '\n  sidebar:\n    style: floating\n    collapse-level: 1\n' + '\n'.join(lines) + '\n'
+    if write: f.write_text(text, encoding='utf-8')
+    return text == old
+
+
 class Reader(HTMLParser):
     "Ids, links, pictures, title and text of one built page"
     def __init__(self, text):
@@ -278,13 +296,15 @@ def look(out, chromium, shots):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('out', type=Path); ap.add_argument('--check', action='store_true'); ap.add_argument('--look', action='store_true')
+    ap.add_argument('out', type=Path, nargs='?', default=Path('_site')); ap.add_argument('--quarto', action='store_true'); ap.add_argument('--check', action='store_true'); ap.add_argument('--look', action='store_true')
     ap.add_argument('--chromium', default='/usr/bin/chromium'); ap.add_argument('--shots', nargs='+', default=['index.html', '08_losses.html', '04b_blocks.adaln.html', 'names.html'])
     args = ap.parse_args(); t0 = time.time()
+    if args.quarto: quarto(True); return
     if not (args.check or args.look):
         if not formulas(): print('latex2mathml is missing (pip install latex2mathml): formulas stay TeX')
         build(args.out); print(f'{time.time()-t0:.1f} s to build')
     bad, outside, n = check(args.out)
+    if not quarto(False): bad.append('nbs/_quarto.yml is not in reading order: run python .ci/site.py --quarto')
     if args.look: bad += look(args.out, args.chromium, args.shots)
     if args.check:
         for url, k in sorted(outside.items()): print(f'{k:5} {url}')
