@@ -60,8 +60,9 @@ def with_settings(
 
 # %% ../../nbs/19c_explore.studio.ipynb #9c8f8de4
 def read_settings(
-    source # Path, or the bytes of a file
-) -> Settings: # ValueError when there are none, or when they are not ours
+    source, # Path, or the bytes of a file
+    cls: type=Settings # Or a dataclass with more fields
+) -> Settings: # A `cls`; ValueError when there are none, or when they are not ours
     "The settings that a picture carries"
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     try:
@@ -73,7 +74,7 @@ def read_settings(
     except json.JSONDecodeError as e: raise ValueError(f'the settings of this picture are damaged: {e}') from e
     require(isinstance(d, dict) and d.pop('version', None) == 1,
         'the settings of this picture are of another version of dit_clipped: expected version 1')
-    return from_json(Settings, d, 'the settings of this picture')
+    return from_json(cls, d, 'the settings of this picture')
 
 # %% ../../nbs/19c_explore.studio.ipynb #5e461ebc
 def _large(x, side=256):
