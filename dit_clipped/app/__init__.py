@@ -6,13 +6,15 @@
 __all__ = ['KINDS', 'UNCONDITIONAL', 'Limits', 'Recipe', 'rows_columns', 'kinds_of', 'first_settings', 'make_recipe',
            'picture_size', 'open_picture', 'open_mask', 'plain', 'as_png', 'read_recipe', 'WAYS', 'News', 'time_left',
            'Cancelled', 'Work', 'Done', 'Desk', 'excuse', 'EXAMPLES', 'API', 'gradio', 'Files', 'caption', 'describe',
-           'make_page']
+           'make_page', 'SMALL', 'LOCAL', 'CSS', 'Refusal', 'check_path', 'check_length', 'check_body', 'check_host',
+           'Guard', 'Server', 'free_port', 'start', 'running', 'serve']
 
 # %% ../../nbs/20_app.ipynb #8fa2d32c
 #| code-fold: true
 from ..core import cover
-__getattr__, __dir__ = cover(__name__, 'requests', 'drawing', 'page')
+__getattr__, __dir__ = cover(__name__, 'requests', 'drawing', 'page', 'server')
 _all_ = ['KINDS', 'UNCONDITIONAL', 'Limits', 'Recipe', 'rows_columns', 'kinds_of', 'first_settings', 'make_recipe',
     'picture_size', 'open_picture', 'open_mask', 'plain', 'as_png', 'read_recipe', 'WAYS', 'News',
     'time_left', 'Cancelled', 'Work', 'Done', 'Desk', 'excuse', 'EXAMPLES', 'API', 'gradio', 'Files',
-    'caption', 'describe', 'make_page']
+    'caption', 'describe', 'make_page', 'SMALL', 'LOCAL', 'CSS', 'Refusal', 'check_path', 'check_length',
+    'check_body', 'check_host', 'Guard', 'Server', 'free_port', 'start', 'running', 'serve']
