@@ -6,7 +6,7 @@
 __all__ = ['SMALL', 'LOCAL', 'CSS', 'Refusal', 'check_path', 'check_length', 'check_body', 'check_host', 'Guard', 'Server',
            'free_port', 'start', 'running', 'serve']
 
-# %% ../../nbs/20d_app.server.ipynb #54d84b23
+# %% ../../nbs/20d_app.server.ipynb #fd2051ad
 #| code-fold: true
 import json, os, signal, socket, tempfile, threading, time
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from .page import Files, gradio, make_page
 from .requests import Limits
 from ..core import in_range, require
 
-# %% ../../nbs/20d_app.server.ipynb #4029dd1a
+# %% ../../nbs/20d_app.server.ipynb #2969a8d9
 _UNUSED = ('proxy=', 'vibe', 'undo-vibe', 'deep_link', 'run-history', 'runs', 'process_recording', 'monitoring', 'stream/', 'custom_component', 'dev/', 'file/')
 
 class Refusal(Exception):
@@ -39,7 +39,7 @@ def check_path(
     if route.startswith(_UNUSED): raise Refusal(404, 'there is nothing here')
     if 'file=' in path and not _own_file(path.split('file=', 1)[1], files): raise Refusal(403, 'this is no file of this page')
 
-# %% ../../nbs/20d_app.server.ipynb #c014d886
+# %% ../../nbs/20d_app.server.ipynb #ec89617e
 SMALL = 1_000_000     # Bytes of a request that uploads nothing
 
 def check_length(
@@ -54,7 +54,7 @@ def check_length(
     files.sweep()
     if files.size() + int(length) > limits.disk: raise Refusal(507, 'there is no room for more files now: come back later')
 
-# %% ../../nbs/20d_app.server.ipynb #d01eef3b
+# %% ../../nbs/20d_app.server.ipynb #159d551b
 def _named(x):
     "All values called `path` in some JSON"
     if isinstance(x, list): return [p for o in x for p in _named(o)]
@@ -70,7 +70,7 @@ def check_body(
     for p in _named(said):
         if p is not None and not (isinstance(p, str) and _own_file(p, files)): raise Refusal(403, 'this is no file of this page: upload it first')
 
-# %% ../../nbs/20d_app.server.ipynb #108d1097
+# %% ../../nbs/20d_app.server.ipynb #9aa05033
 LOCAL = 'localhost', '127.0.0.1', '[::1]'
 
 def check_host(
@@ -84,7 +84,7 @@ def check_host(
 _HEADERS = [(b'content-security-policy', b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'self'"),
     (b'x-content-type-options', b'nosniff'), (b'referrer-policy', b'no-referrer')]
 
-# %% ../../nbs/20d_app.server.ipynb #074899d4
+# %% ../../nbs/20d_app.server.ipynb #33568373
 class Guard:
     "What stands in front of Gradio"
     def __init__(self, app, files, limits, local): self.app, self.files, self.limits, self.local = app, files, limits, local
@@ -103,7 +103,7 @@ class Guard:
         check_length(scope['path'], h.get('content-length'), self.limits, self.files)
         return receive if 'multipart' in h.get('content-type', '') else await _whole_body(receive, self.files)
 
-# %% ../../nbs/20d_app.server.ipynb #e4e13008
+# %% ../../nbs/20d_app.server.ipynb #823f5123
 async def _answer(send, refusal):
     body = json.dumps(dict(detail=str(refusal), error=str(refusal))).encode()
     await send(dict(type='http.response.start', status=refusal.status, headers=[(b'content-type', b'application/json'), *_HEADERS]))
@@ -120,7 +120,7 @@ async def _whole_body(receive, files):
     async def again(): return first.pop() if first else await receive()
     return again
 
-# %% ../../nbs/20d_app.server.ipynb #ec7d059b
+# %% ../../nbs/20d_app.server.ipynb #928bedc2
 @dataclass
 class Server:
     "A page that is being served"
@@ -139,7 +139,7 @@ class Server:
         self.page.close(verbose=False); self.files.close()
         return n
 
-# %% ../../nbs/20d_app.server.ipynb #bb70f2f9
+# %% ../../nbs/20d_app.server.ipynb #e042647f
 def free_port():
     "A port of this machine that is free"
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
@@ -153,7 +153,8 @@ def start(
     limits: Limits=Limits(), # What a visitor may ask for
     host: str='127.0.0.1',   # Where to listen; 0.0.0.0: to the whole network
     port: int=None,          # A free one when None
-    share: bool=False        # Ask Gradio for a public address
+    share: bool=False,       # Ask Gradio for a public address
+    title: str='dit_clipped' # Of the page
 ) -> Server: # Running; `close` it
     "Start a server beside this program"
     gr, port = gradio(), in_range(free_port() if port is None else port, 1, 65535, 'port')
@@ -161,7 +162,7 @@ def start(
     desk, files = Desk(pipe, limits), Files(tempfile.mkdtemp(prefix='dit_clipped-'))
     local = host in ('127.0.0.1', 'localhost', '::1') and not share
     guard = Middleware(Guard, files=files, limits=limits, local=local)
-    page = make_page(desk, files)
+    page = make_page(desk, files, title)
     try: _, url, shared = page.launch(prevent_thread_lock=True, quiet=True, **_SAFE, server_name=host, server_port=port, share=share,
             max_file_size=limits.upload, theme=_theme(gr), css=CSS, app_kwargs=dict(middleware=[guard]))
     except Exception: files.close(); raise
@@ -180,7 +181,7 @@ def running(
     try: yield server
     finally: server.close()
 
-# %% ../../nbs/20d_app.server.ipynb #95d2b680
+# %% ../../nbs/20d_app.server.ipynb #1a6cf391
 def serve(
     pipe,  # A pipeline
     **how  # For `start`
