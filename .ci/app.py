@@ -62,7 +62,7 @@ class Visitor:
     def toasts(self): return ' '.join(self.page.locator('.toast-body').all_inner_texts())
     def value(self, what): return self.page.locator(what).first.input_value()
     def prompt(self): return self.value('#prompt textarea')
-    def pictures(self): return [i.get_attribute('src') for i in self.page.locator('#pictures img').all()]
+    def pictures(self): return self.page.locator('#pictures img').evaluate_all('l => l.map(e => e.src)')
     def number(self, label, v):
         b = self.page.get_by_label(f'number input for {label}').first; b.fill(str(v)); b.press('Enter'); b.blur()
     def tab(self, name): self.page.get_by_role('tab', name=name, exact=True).click(); self.page.wait_for_timeout(300)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EXAMPLES', 'API', 'gradio', 'Files', 'caption', 'describe', 'make_page']
 
-# %% ../../nbs/20c_app.page.ipynb #54126c12
+# %% ../../nbs/20c_app.page.ipynb #b15a424d
 #| code-fold: true
 import base64, os, shutil, time, uuid
 from dataclasses import asdict, dataclass, fields
@@ -18,7 +18,7 @@ from ..explore.panels import png
 from ..explore.studio import _read, _samplers, free_path
 from ..pipeline.pipeline import _config, condition_kind
 
-# %% ../../nbs/20c_app.page.ipynb #436ec9f1
+# %% ../../nbs/20c_app.page.ipynb #049c1521
 def gradio():
     "The module, without telemetry; ImportError says how to get it"
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
@@ -26,7 +26,7 @@ def gradio():
     except ImportError as e: raise ImportError('the web page needs Gradio: pip install "dit_clipped[app]"') from e
     return gradio
 
-# %% ../../nbs/20c_app.page.ipynb #09765cf8
+# %% ../../nbs/20c_app.page.ipynb #af3b5483
 class Files:
     "The folder of a server: uploads, and pictures on their way to a browser"
     NAMES = 'GRADIO_TEMP_DIR', 'GRADIO_EXAMPLES_CACHE'
@@ -52,14 +52,14 @@ class Files:
         shutil.rmtree(self.home, ignore_errors=True)
         for k, v in self.before.items(): os.environ.pop(k, None) if v is None else os.environ.update({k: v})
 
-# %% ../../nbs/20c_app.page.ipynb #e5531c8e
+# %% ../../nbs/20c_app.page.ipynb #96a76504
 def caption(done, k):
     "A few words under a picture"
     r, n = done.recipe, len(done.images)
     if r.kind == 'interpolate': return f'{k/max(1, n - 1):.0%} of the way'
     return f'seed {done.settings(k).seed}'
 
-# %% ../../nbs/20c_app.page.ipynb #f81fbe60
+# %% ../../nbs/20c_app.page.ipynb #f27d6063
 def _prompt(gr, pipe, limits, s):
     kind = condition_kind(_config(pipe.denoiser))
     if kind == 'text': return gr.Textbox(s.prompt, label='Prompt', lines=2, max_length=limits.prompt, elem_id='prompt')
@@ -81,7 +81,7 @@ def _controls(gr, pipe, limits):
     dice.click(None, None, c['seed'], js='() => Math.floor(Math.random()*4294967296)', api_visibility='private')
     return c
 
-# %% ../../nbs/20c_app.page.ipynb #d7d9fe28
+# %% ../../nbs/20c_app.page.ipynb #cec67934
 def _unread(component):
     "A component that hands on the path of what was uploaded, undecoded"
     component.preprocess = lambda payload: payload and payload.path
@@ -105,7 +105,7 @@ def _brush(gr, label):
     accept_blobs._is_server_fn = True; e.preprocess, e.accept_blobs = preprocess, accept_blobs
     return e
 
-# %% ../../nbs/20c_app.page.ipynb #948b2036
+# %% ../../nbs/20c_app.page.ipynb #981036fc
 _USES = dict(interpolate='prompt negative guidance steps sampler seed', grid='prompt negative sampler seed', words='prompt negative guidance steps sampler seed')
 _HELP = dict(draw='A picture from the prompt on the left.', img2img='Your picture, noised part of the way and drawn again.',
     inpaint='Choose a picture, paint with the brush over what shall be drawn anew.', interpolate='Pictures on the way from the prompt on the left to a last one.',
@@ -123,7 +123,7 @@ def _extra(gr, kind, limits):
         columns=gr.Textbox('2, 4, 8', label='Steps, one column each', max_length=100))
     return {}
 
-# %% ../../nbs/20c_app.page.ipynb #e83e4032
+# %% ../../nbs/20c_app.page.ipynb #9966b4f1
 def _preview(e):
     "A picture and a bar as HTML; the picture is in the text, so that no file is needed"
     im = '' if e.preview is None else f'<img alt="preview" src="data:image/png;base64,{base64.b64encode(png(e.preview)).decode()}">'
@@ -140,7 +140,7 @@ def _request(names, values):
     if 'painted' in sent: sent['image'], sent['layers'] = sent.pop('painted') or (None, None)
     return sent
 
-# %% ../../nbs/20c_app.page.ipynb #a59298e7
+# %% ../../nbs/20c_app.page.ipynb #fe468407
 def _handler(gr, desk, files, kind, names):
     "What a Draw button does: yields (pictures, settings, line, preview)"
     def draw(*sent):
@@ -155,7 +155,7 @@ def _handler(gr, desk, files, kind, names):
     draw.__annotations__, draw.__doc__ = dict(request=gr.Request), f'Draw {KINDS[kind]}'
     return draw
 
-# %% ../../nbs/20c_app.page.ipynb #bcdf2eb7
+# %% ../../nbs/20c_app.page.ipynb #60750a58
 def _reload(gr, desk, ui):
     "What happens to a picture that is dropped: (values of all controls, line)"
     def reload(path):
@@ -173,8 +173,8 @@ def _remember(pictures, history):
     history = [*(pictures or []), *history][:12]
     return history, history
 
-# %% ../../nbs/20c_app.page.ipynb #4ecd3258
-EXAMPLES = ('a red heart on a blue background', 0), ('a yellow star on the left of a black cat', 1), ('a big green tree', 2)
+# %% ../../nbs/20c_app.page.ipynb #038967da
+EXAMPLES = ('a red heart on a blue background', 0), ('a yellow star on the left of a black cat', 1), ('a white moon on a black background', 2)
 
 def _readable(pipe):
     "Whether a model knows the words of the examples"
@@ -189,7 +189,7 @@ def _left(gr, desk, ui):
     ui.drop = _unread(gr.File(label='Drop a picture of this page: its settings come back', file_types=['.png'], type='filepath', height=100, elem_id='drop'))
     if _readable(desk.pipe): gr.Examples([[*e] for e in EXAMPLES], [ui.shared['prompt'], ui.shared['seed']], cache_examples=False, api_visibility='private')
 
-# %% ../../nbs/20c_app.page.ipynb #15b46a39
+# %% ../../nbs/20c_app.page.ipynb #433e8c3c
 def _right(gr, desk, ui):
     "Tabs, and what comes out"
     with gr.Tabs() as ui.tabs:
@@ -205,7 +205,7 @@ def _right(gr, desk, ui):
     ui.pictures = gr.Gallery(label='Pictures', columns=2, height='auto', object_fit='contain', interactive=False,
         type='filepath', elem_id='pictures', format='png')
 
-# %% ../../nbs/20c_app.page.ipynb #a98a4cbb
+# %% ../../nbs/20c_app.page.ipynb #32ffe8e9
 API = """from gradio_client import Client            # pip install gradio_client
 client = Client('http://127.0.0.1:7860/')    # the address of this page
 pictures, settings, line, _ = client.predict(
@@ -220,7 +220,7 @@ def _below(gr, ui):
         ui.earlier = gr.Gallery(show_label=False, columns=6, height='auto', interactive=False, type='filepath', elem_id='earlier')
     with gr.Accordion('From Python', open=False): gr.Code(API, language='python', show_label=False, interactive=False)
 
-# %% ../../nbs/20c_app.page.ipynb #33c40d75
+# %% ../../nbs/20c_app.page.ipynb #28d03303
 _QUIET = dict(queue=False, api_visibility='private', show_progress='hidden')
 
 def _wire(gr, desk, files, ui):
@@ -235,9 +235,9 @@ def _wire(gr, desk, files, ui):
     stop.__annotations__ = dict(request=gr.Request)
     ui.cancel.click(None, None, None, cancels=events).then(stop, None, ui.line, **_QUIET)
     set_by_drop = {id(c): c for o in ui.controls.values() for k, c in o.items() if k not in ('image', 'painted')}
-    ui.drop.upload(_reload(gr, desk, ui), ui.drop, [*set_by_drop.values(), ui.line, ui.tabs], **_QUIET).then(lambda: None, None, ui.drop, **_QUIET)
+    ui.drop.upload(_reload(gr, desk, ui), ui.drop, [*set_by_drop.values(), ui.line, ui.tabs], **_QUIET | dict(queue=True)).then(lambda: None, None, ui.drop, **_QUIET)
 
-# %% ../../nbs/20c_app.page.ipynb #129f2c68
+# %% ../../nbs/20c_app.page.ipynb #967426a3
 def describe(
     desk: Desk # With its model
 ) -> str: # Markdown

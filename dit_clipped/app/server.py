@@ -6,7 +6,7 @@
 __all__ = ['SMALL', 'LOCAL', 'CSS', 'Refusal', 'check_path', 'check_length', 'check_body', 'check_host', 'Guard', 'Server',
            'free_port', 'start', 'running', 'serve']
 
-# %% ../../nbs/20d_app.server.ipynb #fd2051ad
+# %% ../../nbs/20d_app.server.ipynb #f3510b46
 #| code-fold: true
 import json, os, signal, socket, tempfile, threading, time
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from .page import Files, gradio, make_page
 from .requests import Limits
 from ..core import in_range, require
 
-# %% ../../nbs/20d_app.server.ipynb #2969a8d9
+# %% ../../nbs/20d_app.server.ipynb #43c3b900
 _UNUSED = ('proxy=', 'vibe', 'undo-vibe', 'deep_link', 'run-history', 'runs', 'process_recording', 'monitoring', 'stream/', 'custom_component', 'dev/', 'file/')
 
 class Refusal(Exception):
@@ -39,7 +39,7 @@ def check_path(
     if route.startswith(_UNUSED): raise Refusal(404, 'there is nothing here')
     if 'file=' in path and not _own_file(path.split('file=', 1)[1], files): raise Refusal(403, 'this is no file of this page')
 
-# %% ../../nbs/20d_app.server.ipynb #ec89617e
+# %% ../../nbs/20d_app.server.ipynb #63c48b4d
 SMALL = 1_000_000     # Bytes of a request that uploads nothing
 
 def check_length(
@@ -54,7 +54,7 @@ def check_length(
     files.sweep()
     if files.size() + int(length) > limits.disk: raise Refusal(507, 'there is no room for more files now: come back later')
 
-# %% ../../nbs/20d_app.server.ipynb #159d551b
+# %% ../../nbs/20d_app.server.ipynb #9ce6d044
 def _named(x):
     "All values called `path` in some JSON"
     if isinstance(x, list): return [p for o in x for p in _named(o)]
@@ -70,7 +70,7 @@ def check_body(
     for p in _named(said):
         if p is not None and not (isinstance(p, str) and _own_file(p, files)): raise Refusal(403, 'this is no file of this page: upload it first')
 
-# %% ../../nbs/20d_app.server.ipynb #9aa05033
+# %% ../../nbs/20d_app.server.ipynb #560163d5
 LOCAL = 'localhost', '127.0.0.1', '[::1]'
 
 def check_host(
@@ -84,7 +84,7 @@ def check_host(
 _HEADERS = [(b'content-security-policy', b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'self'"),
     (b'x-content-type-options', b'nosniff'), (b'referrer-policy', b'no-referrer')]
 
-# %% ../../nbs/20d_app.server.ipynb #33568373
+# %% ../../nbs/20d_app.server.ipynb #2870eda4
 class Guard:
     "What stands in front of Gradio"
     def __init__(self, app, files, limits, local): self.app, self.files, self.limits, self.local = app, files, limits, local
@@ -103,7 +103,7 @@ class Guard:
         check_length(scope['path'], h.get('content-length'), self.limits, self.files)
         return receive if 'multipart' in h.get('content-type', '') else await _whole_body(receive, self.files)
 
-# %% ../../nbs/20d_app.server.ipynb #823f5123
+# %% ../../nbs/20d_app.server.ipynb #66fb552e
 async def _answer(send, refusal):
     body = json.dumps(dict(detail=str(refusal), error=str(refusal))).encode()
     await send(dict(type='http.response.start', status=refusal.status, headers=[(b'content-type', b'application/json'), *_HEADERS]))
@@ -120,7 +120,7 @@ async def _whole_body(receive, files):
     async def again(): return first.pop() if first else await receive()
     return again
 
-# %% ../../nbs/20d_app.server.ipynb #928bedc2
+# %% ../../nbs/20d_app.server.ipynb #c40e0c32
 @dataclass
 class Server:
     "A page that is being served"
@@ -139,7 +139,7 @@ class Server:
         self.page.close(verbose=False); self.files.close()
         return n
 
-# %% ../../nbs/20d_app.server.ipynb #e042647f
+# %% ../../nbs/20d_app.server.ipynb #cfd964a8
 def free_port():
     "A port of this machine that is free"
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
@@ -181,7 +181,7 @@ def running(
     try: yield server
     finally: server.close()
 
-# %% ../../nbs/20d_app.server.ipynb #1a6cf391
+# %% ../../nbs/20d_app.server.ipynb #23791b3e
 def serve(
     pipe,  # A pipeline
     **how  # For `start`

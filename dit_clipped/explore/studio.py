@@ -12,7 +12,7 @@ import io, json, re, threading
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from typing import Annotated
 from ..core import grid_image, in_range, one_of, require, unwrap
@@ -67,7 +67,9 @@ def read_settings(
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     try:
         with Image.open(io.BytesIO(data), formats=['PNG']) as im: text = im.text.get(KEY)
-    except (OSError, SyntaxError, ValueError) as e: raise ValueError(f'this file is no PNG that can be read ({e})') from e
+    except (OSError, SyntaxError, ValueError) as e:
+        why = '' if isinstance(e, UnidentifiedImageError) else f' ({e})'
+        raise ValueError(f'this file is no PNG that can be read{why}') from e
     require(text, 'this picture carries no settings: only PNGs saved here do; JPEG, screenshots '
         'and many web sites lose them')
     try: d = json.loads(text)
