@@ -160,7 +160,7 @@ def browser(args):
 def visit(url, k, end, seen, folder):
     "One visitor: draws one picture after the other until `end`"
     from gradio_client import Client
-    client = Client(url, verbose=False, download_files=folder)
+    client = Client(url, verbose=False, download_files=folder, httpx_kwargs=dict(timeout=60))   # of a busy machine
     while time.time() < end:
         t, place = time.time(), None
         try:

@@ -9,7 +9,7 @@ __all__ = ['KINDS', 'UNCONDITIONAL', 'Limits', 'Recipe', 'rows_columns', 'kinds_
            'make_page', 'SMALL', 'LOCAL', 'CSS', 'Refusal', 'check_path', 'check_length', 'check_body', 'check_host',
            'Guard', 'Server', 'free_port', 'start', 'running', 'serve']
 
-# %% ../../nbs/20_app.ipynb #d15d6277
+# %% ../../nbs/20_app.ipynb #09be2d75
 #| code-fold: true
 from ..core import cover
 __getattr__, __dir__ = cover(__name__, 'requests', 'drawing', 'page', 'server')

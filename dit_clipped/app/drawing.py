@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WAYS', 'News', 'time_left', 'Cancelled', 'Work', 'Done', 'Desk', 'excuse']
 
-# %% ../../nbs/20b_app.drawing.ipynb #92a865a5
+# %% ../../nbs/20b_app.drawing.ipynb #71d311d2
 #| code-fold: true
 import io, queue, sys, time, traceback, uuid
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from ..explore.panels import png
 from ..explore.studio import _Job, _large, _read, draw_grid, model_id
 from ..pipeline.pipeline import _config, condition_kind
 
-# %% ../../nbs/20b_app.drawing.ipynb #2e8de932
+# %% ../../nbs/20b_app.drawing.ipynb #a253abfd
 class News(NamedTuple):
     "How far a drawing is"
     k: int      # Steps done
@@ -37,7 +37,7 @@ def time_left(
     "How long it will take, if it goes on like this"
     return seconds/k*(n - k)
 
-# %% ../../nbs/20b_app.drawing.ipynb #05eeefeb
+# %% ../../nbs/20b_app.drawing.ipynb #3b134788
 class Cancelled(Exception): "A drawing was stopped by its visitor, or by the server"
 
 class _Watch:
@@ -59,7 +59,7 @@ class _Watch:
         if not self.keep: raise Cancelled
         pipe.interrupt = True
 
-# %% ../../nbs/20b_app.drawing.ipynb #1d4182d5
+# %% ../../nbs/20b_app.drawing.ipynb #b79a17d7
 class Work(NamedTuple):
     "A request that was checked"
     recipe: Recipe          # What and how
@@ -77,7 +77,7 @@ def _condition(pipe, r, notes):
 def _numbers_of(r, watch):
     return dict(guidance_scale=r.guidance, num_inference_steps=r.steps, scheduler=r.sampler, seed=r.seed, callback_on_step_end=watch)
 
-# %% ../../nbs/20b_app.drawing.ipynb #6c21604c
+# %% ../../nbs/20b_app.drawing.ipynb #48a0cca2
 def _one(pipe, w, watch, notes):
     return pipe(**_condition(pipe, w.recipe, notes), **_numbers_of(w.recipe, watch), num_images_per_prompt=w.recipe.n).images
 
@@ -96,7 +96,7 @@ def _way(pipe, w, watch, notes):
     for o in (r.prompt, r.end): _read(pipe, replace(r, prompt=o), notes)
     return pipe.interpolate(r.prompt, r.end, r.n, **_numbers_of(r, watch), **_not(r)).images
 
-# %% ../../nbs/20b_app.drawing.ipynb #31f1d13e
+# %% ../../nbs/20b_app.drawing.ipynb #fe114081
 def _figure(fig): return Image.open(io.BytesIO(png(fig))).convert('RGB')
 
 def _table(pipe, w, watch, notes):
@@ -112,7 +112,7 @@ def _used(pipe, w, watch, notes):
 
 WAYS = dict(draw=_one, img2img=_anew, inpaint=_inside, interpolate=_way, grid=_table, words=_used)
 
-# %% ../../nbs/20b_app.drawing.ipynb #bc334299
+# %% ../../nbs/20b_app.drawing.ipynb #3df53f4d
 @dataclass(frozen=True)
 class Done:
     "What became of a request"
@@ -137,7 +137,7 @@ def _latest(news, pace):
         if isinstance(e, News): e = e._replace(preview=e.preview or old.preview)
     return e
 
-# %% ../../nbs/20b_app.drawing.ipynb #414d7421
+# %% ../../nbs/20b_app.drawing.ipynb #a72d5189
 class Desk:
     "One model for all visitors"
     def __init__(self,
@@ -159,7 +159,7 @@ class Desk:
         if not whole: notes.append(f'stopped after step {watch.k} of {watch.n}')
         return Done(images, r, [*dict.fromkeys(notes)], time.monotonic() - t0, whole)
 
-# %% ../../nbs/20b_app.drawing.ipynb #800c908e
+# %% ../../nbs/20b_app.drawing.ipynb #fcbd25a3
 @patch
 def draw(self:Desk,
     visitor: str,  # Whose request it is
@@ -189,7 +189,7 @@ def stop(self:Desk, visitor: str=None): # Whose drawings; all when None
     for k in [*self.jobs] if visitor is None else [visitor]:
         for job in self.jobs.get(k, []): job.stop.set()
 
-# %% ../../nbs/20b_app.drawing.ipynb #3bc33832
+# %% ../../nbs/20b_app.drawing.ipynb #f611a122
 def excuse(
     e: BaseException # What was raised
 ) -> str: # A sentence

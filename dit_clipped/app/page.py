@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EXAMPLES', 'API', 'gradio', 'Files', 'caption', 'describe', 'make_page']
 
-# %% ../../nbs/20c_app.page.ipynb #b15a424d
+# %% ../../nbs/20c_app.page.ipynb #3c076eca
 #| code-fold: true
 import base64, os, shutil, time, uuid
 from dataclasses import asdict, dataclass, fields
@@ -18,7 +18,7 @@ from ..explore.panels import png
 from ..explore.studio import _read, _samplers, free_path
 from ..pipeline.pipeline import _config, condition_kind
 
-# %% ../../nbs/20c_app.page.ipynb #049c1521
+# %% ../../nbs/20c_app.page.ipynb #7a695a32
 def gradio():
     "The module, without telemetry; ImportError says how to get it"
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
@@ -26,7 +26,7 @@ def gradio():
     except ImportError as e: raise ImportError('the web page needs Gradio: pip install "dit_clipped[app]"') from e
     return gradio
 
-# %% ../../nbs/20c_app.page.ipynb #af3b5483
+# %% ../../nbs/20c_app.page.ipynb #fba974f0
 class Files:
     "The folder of a server: uploads, and pictures on their way to a browser"
     NAMES = 'GRADIO_TEMP_DIR', 'GRADIO_EXAMPLES_CACHE'
@@ -52,14 +52,14 @@ class Files:
         shutil.rmtree(self.home, ignore_errors=True)
         for k, v in self.before.items(): os.environ.pop(k, None) if v is None else os.environ.update({k: v})
 
-# %% ../../nbs/20c_app.page.ipynb #96a76504
+# %% ../../nbs/20c_app.page.ipynb #fec53e25
 def caption(done, k):
     "A few words under a picture"
     r, n = done.recipe, len(done.images)
     if r.kind == 'interpolate': return f'{k/max(1, n - 1):.0%} of the way'
     return f'seed {done.settings(k).seed}'
 
-# %% ../../nbs/20c_app.page.ipynb #f27d6063
+# %% ../../nbs/20c_app.page.ipynb #f63e3477
 def _prompt(gr, pipe, limits, s):
     kind = condition_kind(_config(pipe.denoiser))
     if kind == 'text': return gr.Textbox(s.prompt, label='Prompt', lines=2, max_length=limits.prompt, elem_id='prompt')
@@ -81,7 +81,7 @@ def _controls(gr, pipe, limits):
     dice.click(None, None, c['seed'], js='() => Math.floor(Math.random()*4294967296)', api_visibility='private')
     return c
 
-# %% ../../nbs/20c_app.page.ipynb #cec67934
+# %% ../../nbs/20c_app.page.ipynb #218a32b0
 def _unread(component):
     "A component that hands on the path of what was uploaded, undecoded"
     component.preprocess = lambda payload: payload and payload.path
@@ -91,10 +91,10 @@ def _picture(gr, label): return _unread(gr.Image(type='filepath', image_mode=Non
 
 def _layer(o): return o if o is None else o.path if hasattr(o, 'path') else bytes(o)
 
-def _brush(gr, label):
+def _brush(gr, label, brush):
     "A picture to paint on; it hands on its parts, undecoded, and keeps few that were never used"
     e = gr.ImageEditor(type='filepath', sources=['upload', 'clipboard'], transforms=(), layers=False, label=label, height=360,
-        brush=gr.Brush(colors=['#D55E00'], color_mode='fixed', default_size=24), canvas_size=(320, 320), buttons=[], elem_id='brush')
+        brush=gr.Brush(colors=['#D55E00'], color_mode='fixed', default_size=brush), canvas_size=(320, 320), buttons=[], elem_id='brush')
     def preprocess(payload):
         p = payload if payload is None or payload.id is None else e.blob_storage.pop(payload.id, None)
         return p and (_layer(p.background), [_layer(o) for o in p.layers if o is not None])
@@ -105,25 +105,25 @@ def _brush(gr, label):
     accept_blobs._is_server_fn = True; e.preprocess, e.accept_blobs = preprocess, accept_blobs
     return e
 
-# %% ../../nbs/20c_app.page.ipynb #981036fc
+# %% ../../nbs/20c_app.page.ipynb #c2e4920f
 _USES = dict(interpolate='prompt negative guidance steps sampler seed', grid='prompt negative sampler seed', words='prompt negative guidance steps sampler seed')
-_HELP = dict(draw='A picture from the prompt on the left.', img2img='Your picture, noised part of the way and drawn again.',
-    inpaint='Choose a picture, paint with the brush over what shall be drawn anew.', interpolate='Pictures on the way from the prompt on the left to a last one.',
+_HELP = dict(draw='A picture from the prompt.', img2img='Your picture, noised part of the way and drawn again.',
+    inpaint='Choose a picture, paint with the brush over what shall be drawn anew.', interpolate='Pictures on the way from the prompt to a last one.',
     grid='The prompt with every guidance and every number of steps, from one noise.', words='Where the model looked for each word.')
 _TITLES = dict(draw='Draw', img2img='Picture', inpaint='Brush', interpolate='Between', grid='Grid', words='Words')
 
-def _extra(gr, kind, limits):
+def _extra(gr, kind, limits, side):
     "The controls of one tab, by name"
     strength = lambda v: gr.Slider(.05, 1, v, step=.05, label='Strength: 1 keeps nothing')
     if kind == 'img2img': return dict(image=_picture(gr, 'Picture'), strength=strength(.6))
-    if kind == 'inpaint': return dict(painted=_brush(gr, 'Paint'), strength=strength(1.))
+    if kind == 'inpaint': return dict(painted=_brush(gr, 'Paint', max(4, side//8)), strength=strength(1.))
     if kind == 'interpolate': return dict(end=gr.Textbox('a blue moon on a yellow background', label='Last prompt', max_length=limits.prompt),
         n=gr.Slider(2, limits.cells, 5, step=1, label='Pictures on the way'))
     if kind == 'grid': return dict(guidances=gr.Textbox('1, 2, 4', label='Guidances, one row each', max_length=100),
         columns=gr.Textbox('2, 4, 8', label='Steps, one column each', max_length=100))
     return {}
 
-# %% ../../nbs/20c_app.page.ipynb #9966b4f1
+# %% ../../nbs/20c_app.page.ipynb #d0486cda
 def _preview(e):
     "A picture and a bar as HTML; the picture is in the text, so that no file is needed"
     im = '' if e.preview is None else f'<img alt="preview" src="data:image/png;base64,{base64.b64encode(png(e.preview)).decode()}">'
@@ -140,7 +140,7 @@ def _request(names, values):
     if 'painted' in sent: sent['image'], sent['layers'] = sent.pop('painted') or (None, None)
     return sent
 
-# %% ../../nbs/20c_app.page.ipynb #fe468407
+# %% ../../nbs/20c_app.page.ipynb #75892d10
 def _handler(gr, desk, files, kind, names):
     "What a Draw button does: yields (pictures, settings, line, preview)"
     def draw(*sent):
@@ -155,7 +155,7 @@ def _handler(gr, desk, files, kind, names):
     draw.__annotations__, draw.__doc__ = dict(request=gr.Request), f'Draw {KINDS[kind]}'
     return draw
 
-# %% ../../nbs/20c_app.page.ipynb #60750a58
+# %% ../../nbs/20c_app.page.ipynb #4b452a34
 def _reload(gr, desk, ui):
     "What happens to a picture that is dropped: (values of all controls, line)"
     def reload(path):
@@ -173,7 +173,7 @@ def _remember(pictures, history):
     history = [*(pictures or []), *history][:12]
     return history, history
 
-# %% ../../nbs/20c_app.page.ipynb #038967da
+# %% ../../nbs/20c_app.page.ipynb #c377f771
 EXAMPLES = ('a red heart on a blue background', 0), ('a yellow star on the left of a black cat', 1), ('a white moon on a black background', 2)
 
 def _readable(pipe):
@@ -183,29 +183,28 @@ def _readable(pipe):
     for p, _ in EXAMPLES: _read(pipe, first_settings(pipe, p), notes)
     return not any('never learned' in o for o in notes)
 
-def _left(gr, desk, ui):
-    "What all tabs share"
-    ui.shared = _controls(gr, desk.pipe, desk.limits)
+def _again(gr, desk, ui):
+    "Where settings may come from"
     ui.drop = _unread(gr.File(label='Drop a picture of this page: its settings come back', file_types=['.png'], type='filepath', height=100, elem_id='drop'))
     if _readable(desk.pipe): gr.Examples([[*e] for e in EXAMPLES], [ui.shared['prompt'], ui.shared['seed']], cache_examples=False, api_visibility='private')
 
-# %% ../../nbs/20c_app.page.ipynb #433e8c3c
+# %% ../../nbs/20c_app.page.ipynb #5f8fff3a
 def _right(gr, desk, ui):
     "Tabs, and what comes out"
     with gr.Tabs() as ui.tabs:
         for k in kinds_of(desk.pipe):
             with gr.Tab(_TITLES[k], id=k):
-                gr.Markdown(_HELP[k]); extra = _extra(gr, k, desk.limits)
+                gr.Markdown(_HELP[k]); extra = _extra(gr, k, desk.limits, picture_size(desk.pipe)[0])
                 ui.buttons[k] = gr.Button('Draw', variant='primary', elem_id=f'go-{k}')
             names = _USES[k].split() if k in _USES else [*ui.shared]
             ui.controls[k] = {o: ui.shared[o] for o in names if o not in extra} | extra
     ui.cancel = gr.Button('Cancel', variant='stop', elem_id='cancel')
     ui.line = gr.Textbox(label='Status', interactive=False, lines=1, max_lines=4, elem_id='line')
     ui.preview = gr.HTML('', elem_id='preview')
-    ui.pictures = gr.Gallery(label='Pictures', columns=2, height='auto', object_fit='contain', interactive=False,
+    ui.pictures = gr.Gallery(label='Pictures', columns=3, height='auto', object_fit='contain', interactive=False,
         type='filepath', elem_id='pictures', format='png')
 
-# %% ../../nbs/20c_app.page.ipynb #32ffe8e9
+# %% ../../nbs/20c_app.page.ipynb #8f850168
 API = """from gradio_client import Client            # pip install gradio_client
 client = Client('http://127.0.0.1:7860/')    # the address of this page
 pictures, settings, line, _ = client.predict(
@@ -220,7 +219,7 @@ def _below(gr, ui):
         ui.earlier = gr.Gallery(show_label=False, columns=6, height='auto', interactive=False, type='filepath', elem_id='earlier')
     with gr.Accordion('From Python', open=False): gr.Code(API, language='python', show_label=False, interactive=False)
 
-# %% ../../nbs/20c_app.page.ipynb #28d03303
+# %% ../../nbs/20c_app.page.ipynb #556c91fd
 _QUIET = dict(queue=False, api_visibility='private', show_progress='hidden')
 
 def _wire(gr, desk, files, ui):
@@ -235,9 +234,10 @@ def _wire(gr, desk, files, ui):
     stop.__annotations__ = dict(request=gr.Request)
     ui.cancel.click(None, None, None, cancels=events).then(stop, None, ui.line, **_QUIET)
     set_by_drop = {id(c): c for o in ui.controls.values() for k, c in o.items() if k not in ('image', 'painted')}
-    ui.drop.upload(_reload(gr, desk, ui), ui.drop, [*set_by_drop.values(), ui.line, ui.tabs], **_QUIET | dict(queue=True)).then(lambda: None, None, ui.drop, **_QUIET)
+    e = ui.drop.upload(_reload(gr, desk, ui), ui.drop, [*set_by_drop.values(), ui.line, ui.tabs], **_QUIET | dict(queue=True))
+    for then in (e.success, e.failure): then(lambda: None, None, ui.drop, **_QUIET)
 
-# %% ../../nbs/20c_app.page.ipynb #967426a3
+# %% ../../nbs/20c_app.page.ipynb #f6c6578e
 def describe(
     desk: Desk # With its model
 ) -> str: # Markdown
@@ -256,8 +256,8 @@ def make_page(
     with gr.Blocks(title=title, analytics_enabled=False) as page:
         gr.Markdown(f'# {title}\n{describe(desk)}')
         with gr.Row():
-            with gr.Column(min_width=320): _left(gr, desk, ui)
+            with gr.Column(min_width=320): ui.shared = _controls(gr, desk.pipe, desk.limits)
             with gr.Column(min_width=320): _right(gr, desk, ui)
-        _below(gr, ui); _wire(gr, desk, files, ui)
+        _again(gr, desk, ui); _below(gr, ui); _wire(gr, desk, files, ui)
     page.ui = ui
     return page.queue(max_size=desk.limits.queue, api_open=False)

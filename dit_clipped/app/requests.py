@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'UNCONDITIONAL', 'Limits', 'Recipe', 'rows_columns', 'kinds_of', 'first_settings', 'make_recipe',
            'picture_size', 'open_picture', 'open_mask', 'plain', 'as_png', 'read_recipe']
 
-# %% ../../nbs/20a_app.requests.ipynb #771d9b40
+# %% ../../nbs/20a_app.requests.ipynb #dd7104cb
 #| code-fold: true
 import io, torch
 import numpy as np
@@ -23,7 +23,7 @@ from ..patches import height_width
 from ..pipeline.pipeline import _config, condition_kind
 from ..pipeline.request import Request
 
-# %% ../../nbs/20a_app.requests.ipynb #69d8baba
+# %% ../../nbs/20a_app.requests.ipynb #be2dae8c
 @dataclass(frozen=True)
 class Limits:
     "The most that one request may ask for, and one server may hold"
@@ -42,7 +42,7 @@ class Limits:
         return (f'Prompts up to {self.prompt} characters, {self.steps} steps, {self.pictures} picture{"s"*(self.pictures != 1)} at once, tables of '
             f'{self.cells}; uploads up to {self.upload/1e6:g} MB and {self.pixels/1e6:g} megapixels.')
 
-# %% ../../nbs/20a_app.requests.ipynb #1df993d2
+# %% ../../nbs/20a_app.requests.ipynb #f1e2cb3a
 KINDS = {'draw': 'from a prompt', 'img2img': 'from a picture', 'inpaint': 'inside of a mask',
     'interpolate': 'between two prompts', 'grid': 'guidance and steps in a table', 'words': 'what each word was used for'}
 
@@ -58,7 +58,7 @@ class Recipe(Settings):
     def __post_init__(self):
         super().__post_init__(); one_of(self.kind, list(KINDS), 'kind of drawing')
 
-# %% ../../nbs/20a_app.requests.ipynb #42054157
+# %% ../../nbs/20a_app.requests.ipynb #63b6be22
 def _whole(v): return int(v) if isinstance(v, float) and v.is_integer() else v
 
 def _numbers(text, kind, lo, hi, what):
@@ -68,7 +68,7 @@ def _numbers(text, kind, lo, hi, what):
     require(found, f'{what}: there are none, expected numbers such as 1, 2, 4')
     return tuple(in_range(o, lo, hi, what) for o in found)
 
-# %% ../../nbs/20a_app.requests.ipynb #41a713f5
+# %% ../../nbs/20a_app.requests.ipynb #3fc34685
 def rows_columns(
     recipe: Recipe, # Of a grid
     limits: Limits  # For its size
@@ -79,7 +79,7 @@ def rows_columns(
     in_range(len(g)*len(s), 1, limits.cells, 'number of pictures in the table')
     return g, s
 
-# %% ../../nbs/20a_app.requests.ipynb #e6ee586b
+# %% ../../nbs/20a_app.requests.ipynb #f0c63ace
 def kinds_of(
     pipe # A pipeline
 ) -> list: # Keys of `KINDS`
@@ -93,7 +93,7 @@ def _check_limits(r, limits):
     in_range(r.n, 1, limits.cells if r.kind == 'interpolate' else limits.pictures, 'number of pictures')
     if r.kind == 'grid': rows_columns(r, limits)
 
-# %% ../../nbs/20a_app.requests.ipynb #e7cf99f2
+# %% ../../nbs/20a_app.requests.ipynb #a10bfb0d
 def _check_model(r, pipe):
     one_of(r.kind, kinds_of(pipe), 'kind of drawing with this model'); one_of(r.sampler, _samplers(pipe), 'sampler of this model')
     if condition_kind(_config(pipe.denoiser)) != 'text':
@@ -108,7 +108,7 @@ def _check_model(r, pipe):
     require(not (half and r.sampler == 'ddpm'), 'ddpm cannot begin half-way: take another sampler, or strength 1')
     require(r.strength > 0 or r.kind not in ('img2img', 'inpaint'), 'strength is 0: that is the picture itself')
 
-# %% ../../nbs/20a_app.requests.ipynb #13acce1d
+# %% ../../nbs/20a_app.requests.ipynb #7f7fd77a
 UNCONDITIONAL = 'a picture'  # The prompt of a model that takes none
 
 def first_settings(
@@ -121,7 +121,7 @@ def first_settings(
     steps = c['steps'] if isinstance(c['steps'], int) else 20
     return Settings(what, '', float(pipe._scale(Request())), steps, c['sampler'], 0, model_id(pipe))
 
-# %% ../../nbs/20a_app.requests.ipynb #d219d8b0
+# %% ../../nbs/20a_app.requests.ipynb #991163c0
 def make_recipe(
     pipe,           # The pipeline that will draw
     limits: Limits, # What may be asked for
@@ -133,7 +133,7 @@ def make_recipe(
     _check_limits(recipe, limits); _check_model(recipe, pipe)
     return recipe
 
-# %% ../../nbs/20a_app.requests.ipynb #cd1dd93b
+# %% ../../nbs/20a_app.requests.ipynb #1c6044be
 def picture_size(
     pipe # A pipeline
 ) -> tuple: # (height, width) in pixels
@@ -162,7 +162,7 @@ def open_picture(
     require(source is not None, 'there is no picture yet: drop one, or choose a file')
     return _fitted(read_image(_bytes(source, limits), limits.pixels), size)
 
-# %% ../../nbs/20a_app.requests.ipynb #be16f56b
+# %% ../../nbs/20a_app.requests.ipynb #ab0a818f
 def _painted(source, limits):
     "Where a layer is painted (h,w), as a picture of one channel"
     data = _bytes(source, limits); read_image(data, limits.pixels)   # refuses what is no picture, or too large
@@ -179,7 +179,7 @@ def open_mask(
     require(mask.max() >= 128, 'nothing is painted: paint with the brush over what shall be drawn anew')
     return read_mask(mask, *size)
 
-# %% ../../nbs/20a_app.requests.ipynb #7b89a11a
+# %% ../../nbs/20a_app.requests.ipynb #011a1047
 def plain(
     recipe: Recipe, # Of a request
     k: int=0        # Number of the picture, from 0
@@ -198,7 +198,7 @@ def as_png(
     out = io.BytesIO(); im.save(out, 'PNG', pnginfo=with_settings(settings))
     return out.getvalue()
 
-# %% ../../nbs/20a_app.requests.ipynb #332dce27
+# %% ../../nbs/20a_app.requests.ipynb #6a28cee9
 def read_recipe(
     source,        # Path of a PNG, or its bytes
     limits: Limits=Limits() # Of bytes

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['app_main', 'app']
 
-# %% ../../nbs/21k_cli.serving.ipynb #aa4288f2
+# %% ../../nbs/21k_cli.serving.ipynb #d858748e
 #| code-fold: true
 from ..core import one_of, require
 from .command import as_command
 from .drawing import Drawing, _open
 
-# %% ../../nbs/21k_cli.serving.ipynb #0918a197
+# %% ../../nbs/21k_cli.serving.ipynb #c05e7ac4
 def app(
     ckpt: str=None,          # Pipeline or run folder, Hub name, published .pt; the shipped model when left out
     port: int=7860,          # Of the page
