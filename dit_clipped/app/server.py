@@ -6,7 +6,7 @@
 __all__ = ['SMALL', 'LOCAL', 'CSS', 'Refusal', 'check_path', 'check_length', 'check_body', 'check_host', 'Guard', 'Server',
            'free_port', 'start', 'running', 'serve']
 
-# %% ../../nbs/20d_app.server.ipynb #1c3ef154
+# %% ../../nbs/20d_app.server.ipynb #e15b3e3e
 #| code-fold: true
 import json, os, signal, socket, tempfile, threading, time
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from .page import Files, gradio, make_page
 from .requests import Limits
 from ..core import in_range, require
 
-# %% ../../nbs/20d_app.server.ipynb #db605bd1
+# %% ../../nbs/20d_app.server.ipynb #72a2fea5
 _UNUSED = ('proxy=', 'vibe', 'undo-vibe', 'deep_link', 'run-history', 'runs', 'process_recording', 'monitoring', 'stream/', 'custom_component', 'dev/', 'file/')
 
 class Refusal(Exception):
@@ -39,7 +39,7 @@ def check_path(
     if route.startswith(_UNUSED): raise Refusal(404, 'there is nothing here')
     if 'file=' in path and not _own_file(path.split('file=', 1)[1], files): raise Refusal(403, 'this is no file of this page')
 
-# %% ../../nbs/20d_app.server.ipynb #b5e38646
+# %% ../../nbs/20d_app.server.ipynb #5059157b
 SMALL = 1_000_000     # Bytes of a request that uploads nothing
 
 def check_length(
@@ -54,7 +54,7 @@ def check_length(
     files.sweep()
     if files.size() + int(length) > limits.disk: raise Refusal(507, 'there is no room for more files now: come back later')
 
-# %% ../../nbs/20d_app.server.ipynb #330c9480
+# %% ../../nbs/20d_app.server.ipynb #581fde61
 def _named(x):
     "All values called `path` in some JSON"
     if isinstance(x, list): return [p for o in x for p in _named(o)]
@@ -70,7 +70,7 @@ def check_body(
     for p in _named(said):
         if p is not None and not (isinstance(p, str) and _own_file(p, files)): raise Refusal(403, 'this is no file of this page: upload it first')
 
-# %% ../../nbs/20d_app.server.ipynb #0a9fc15e
+# %% ../../nbs/20d_app.server.ipynb #ee765aa7
 LOCAL = 'localhost', '127.0.0.1', '[::1]'
 
 def check_host(
@@ -84,7 +84,7 @@ def check_host(
 _HEADERS = [(b'content-security-policy', b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'self'"),
     (b'x-content-type-options', b'nosniff'), (b'referrer-policy', b'no-referrer')]
 
-# %% ../../nbs/20d_app.server.ipynb #08295c31
+# %% ../../nbs/20d_app.server.ipynb #1a95a664
 class Guard:
     "What stands in front of Gradio"
     def __init__(self, app, files, limits, local): self.app, self.files, self.limits, self.local = app, files, limits, local
@@ -103,7 +103,7 @@ class Guard:
         check_length(scope['path'], h.get('content-length'), self.limits, self.files)
         return receive if 'multipart' in h.get('content-type', '') else await _whole_body(receive, self.files)
 
-# %% ../../nbs/20d_app.server.ipynb #3381a41e
+# %% ../../nbs/20d_app.server.ipynb #49a151f6
 async def _answer(send, refusal):
     body = json.dumps(dict(detail=str(refusal), error=str(refusal))).encode()
     await send(dict(type='http.response.start', status=refusal.status, headers=[(b'content-type', b'application/json'), *_HEADERS]))
@@ -120,7 +120,7 @@ async def _whole_body(receive, files):
     async def again(): return first.pop() if first else await receive()
     return again
 
-# %% ../../nbs/20d_app.server.ipynb #e1b3a090
+# %% ../../nbs/20d_app.server.ipynb #5314b470
 @dataclass
 class Server:
     "A page that is being served"
@@ -136,11 +136,10 @@ class Server:
         self.desk.closed, end = True, time.monotonic() + patience; n = self.waiting(); self.desk.stop()
         while self.waiting() and time.monotonic() < end: time.sleep(.02)
         if n: time.sleep(.3)                                 # for the last answers to leave
-        self.page.server.force_exit = True                       # not to wait for browsers that stay connected
         self.page.close(verbose=False); self.files.close()
         return n
 
-# %% ../../nbs/20d_app.server.ipynb #edf3c768
+# %% ../../nbs/20d_app.server.ipynb #4db9d3dd
 def free_port():
     "A port of this machine that is free"
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
@@ -182,7 +181,7 @@ def running(
     try: yield server
     finally: server.close()
 
-# %% ../../nbs/20d_app.server.ipynb #43f17fb4
+# %% ../../nbs/20d_app.server.ipynb #57cf1443
 def serve(
     pipe,  # A pipeline
     **how  # For `start`
