@@ -178,6 +178,7 @@ def draw(self:Desk,
     try:
         while isinstance(e := _latest(news, pace), News): yield e
         if isinstance(e, BaseException): raise e
+        require(e.finished or not self.closed, 'the server is being closed: come back later')
         yield e
     finally:
         job.stop.set(); self.jobs[visitor].remove(job)

@@ -168,7 +168,7 @@ def start(
     except Exception: files.close(); raise
     return Server(page, desk, files, shared or url)
 
-_SAFE = dict(show_error=False, allowed_paths=[], inbrowser=False, ssr_mode=False, enable_monitoring=False, run_history=False, pwa=False,
+_SAFE = dict(show_error=False, inline=False, allowed_paths=[], inbrowser=False, ssr_mode=False, enable_monitoring=False, run_history=False, pwa=False,
     mcp_server=False, strict_cors=True, state_session_capacity=500, footer_links=['api'])
 
 @contextmanager
