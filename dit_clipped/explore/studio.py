@@ -12,7 +12,7 @@ import io, json, re, threading
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from typing import Annotated
 from ..core import grid_image, in_range, one_of, require, unwrap
@@ -60,20 +60,23 @@ def with_settings(
 
 # %% ../../nbs/19c_explore.studio.ipynb #9c8f8de4
 def read_settings(
-    source # Path, or the bytes of a file
-) -> Settings: # ValueError when there are none, or when they are not ours
+    source, # Path, or the bytes of a file
+    cls: type=Settings # Or a dataclass with more fields
+) -> Settings: # A `cls`; ValueError when there are none, or when they are not ours
     "The settings that a picture carries"
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     try:
         with Image.open(io.BytesIO(data), formats=['PNG']) as im: text = im.text.get(KEY)
-    except (OSError, SyntaxError, ValueError) as e: raise ValueError(f'this file is no PNG that can be read ({e})') from e
+    except (OSError, SyntaxError, ValueError) as e:
+        why = '' if isinstance(e, UnidentifiedImageError) else f' ({e})'
+        raise ValueError(f'this file is no PNG that can be read{why}') from e
     require(text, 'this picture carries no settings: only PNGs saved here do; JPEG, screenshots '
         'and many web sites lose them')
     try: d = json.loads(text)
     except json.JSONDecodeError as e: raise ValueError(f'the settings of this picture are damaged: {e}') from e
     require(isinstance(d, dict) and d.pop('version', None) == 1,
         'the settings of this picture are of another version of dit_clipped: expected version 1')
-    return from_json(Settings, d, 'the settings of this picture')
+    return from_json(cls, d, 'the settings of this picture')
 
 # %% ../../nbs/19c_explore.studio.ipynb #5e461ebc
 def _large(x, side=256):
