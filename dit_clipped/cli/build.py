@@ -47,7 +47,8 @@ def start_model(
     return load_model(latest_checkpoint(home), file='ema.safetensors').float().train()
 
 # %% ../../nbs/21e_cli.build.ipynb #d39b9c68
-def _sizes(c): return f'depth {c.depth}, width {c.hidden_size}, patch {c.patch_size}, input {c.input_size}, text ' \
+def _sizes(c):
+    return f'depth {c.depth}, width {c.hidden_size}, patch {c.patch_size}, input {c.input_size}, text ' \
     f'{c.pooled_dim} and {c.context_dim}'
 
 def make_denoiser(
@@ -65,7 +66,8 @@ def make_denoiser(
     if config.init is None: return net, 'random weights'
     if old is None: return net, labels_to_captions(net, read_state(config.init), config.init)
     same = old.config == net.config and all(getattr(net.config, k) == v for k, v in fits.items())
-    require(same, f'{config.init} holds {_sizes(old.config)}; asked for: {_sizes(net.config)}, with encoders and pictures '
+    require(same, f'{config.init} holds {_sizes(old.config)}; asked for: {_sizes(net.config)}, with encoders '
+        'and pictures '
         f'for {fits}: leave out model, width, depth, image_size, vae and clip to take its own')
     net.load_state_dict(old.state_dict())
     return net, f'all {len(net.state_dict())} tensors of {config.init}'
@@ -79,7 +81,8 @@ def pipeline_of(
 ): # A `DiTClippedPipeline`
     "The parts as a pipeline, which knows how to draw and that its weights are trained"
     from dit_clipped.pipeline import DiTClippedPipeline
-    config = dict(steps=sampling.sampling_steps, guidance=sampling.guidance, sampler=sampling.sampler, trained=True)
+    config = dict(steps=sampling.sampling_steps, guidance=sampling.guidance, sampler=sampling.sampler,
+        trained=True)
     return DiTClippedPipeline(model, objective, encoders.vae, encoders.text, config)
 
 # %% ../../nbs/21e_cli.build.ipynb #40dc29ee
@@ -93,7 +96,8 @@ def draw_labels(
     progress: bool=False  # Show a bar
 ) -> torch.Tensor: # Pictures (b,c,h,w) in [-1,1]
     "Draw one picture per label"
-    return pipe(class_labels=[int(k) for k in labels], seed=seed, scheduler=sampler, num_inference_steps=steps,
+    return pipe(class_labels=[int(k) for k in labels], seed=seed, scheduler=sampler,
+        num_inference_steps=steps,
         guidance_scale=guidance, output_type='latent', progress=progress).images.clamp(-1, 1)
 
 # %% ../../nbs/21e_cli.build.ipynb #9800b31d
@@ -117,8 +121,10 @@ def _trainer_options(config):
     names = {f.name for f in fields(Habits)}
     own = {k: v for part in (config.optim, config.loop) for k, v in vars(part).items() if k in names}
     usual = PRESETS['pictograms'].loop.save_every
-    if config.scratch and config.loop.save_every == usual: own['save_every'] = _often(usual, config.optim.steps)
-    return own | dict(warmup=min(config.optim.warmup, config.optim.steps//10), precision=run_precision(config))
+    if config.scratch and config.loop.save_every == usual:
+        own['save_every'] = _often(usual, config.optim.steps)
+    return own | dict(warmup=min(config.optim.warmup, config.optim.steps//10),
+        precision=run_precision(config))
 
 def _extra(config):
     "What stands under `extra` in config.json since version 1"
@@ -208,7 +214,8 @@ def _add_images(run, home):
     "The image tower, which scoring reads from the pipeline folder"
     if data_kind(run.config.data.data) == 'pictograms':
         say_stage(run.config, 'image tower'); train_text(run.config, run.out, None, 'image', run.progress)
-    if 'clip' in run.config.scratch: shutil.copytree(run.out/'clip/clip_image', home/'clip_image', dirs_exist_ok=True)
+    if 'clip' in run.config.scratch:
+        shutil.copytree(run.out/'clip/clip_image', home/'clip_image', dirs_exist_ok=True)
 
 class _KeepConfig:
     "A callback: `run` in config.json after the first step, since `Trainer` writes that file anew when it starts"
@@ -258,5 +265,6 @@ def open_run(
         'or one of its checkpoints', FileNotFoundError)
     if (path/'checkpoints').is_dir(): path = latest_checkpoint(path) or path/'checkpoints'
     file = one_of(weights, ['ema', 'model'], 'weights') + '.safetensors'
-    read_run(path)                                                 # a damaged config is named before weights are read
+    # a damaged config is named before weights are read
+    read_run(path)
     return DiTClippedPipeline.from_pretrained(path, device=device, denoiser=load_model(path, file=file))

@@ -42,10 +42,12 @@ MOST = 40_000 # pictures in memory
 
 def _small(x, i):
     ok = isinstance(x, Tensor) and x.ndim == 3 and len(x) == 3 and x.is_floating_point()
-    require(ok, f'item {i} begins with {tuple(getattr(x, "shape", ())) or type(x).__name__}, expected a picture '
+    require(ok, f'item {i} begins with {tuple(getattr(x, "shape", ())) or type(x).__name__}, expected a '
+        'picture '
         '(3,h,w) in [-1,1]', TypeError)
     side = 64 if min(x.shape[1:]) >= 64 else 32
-    if x.shape[1:] != (side, side): x = F.interpolate(x[None], (side, side), mode='bilinear', antialias=True)[0]
+    if x.shape[1:] != (side, side):
+        x = F.interpolate(x[None], (side, side), mode='bilinear', antialias=True)[0]
     return ((x.clamp(-1, 1) + 1)*127.5).round().to(torch.uint8)                           # (3,s,s)
 
 def _texts_of(data, i, caption):
@@ -128,12 +130,15 @@ def _kept(run, pairs, make=TinyCLIP, **more):
     "(tokenizer, network) that go on from `run.init`"
     text, looks = CLIPText.from_pretrained(run.init/'text_encoder'), load_clip_image(run.init/'clip_image')
     side, size = looks.config['vision_cfg']['image_size'], pairs.pictures.shape[-1]
-    require(side == size, f'{run.init} looks at pictures of {side} pixels, these have {size}: begin without init')
+    require(side == size, f'{run.init} looks at pictures of {side} pixels, these have {size}: begin without '
+        'init')
     if line := text.unread([t for ts in pairs.captions for t in ts]).line(): print(line)
     more = more or dict(slots=False); net = make(text.tokenizer.vocab_size, text.context_length, size, **more)
     return text.tokenizer, net.take(text, looks)
 
-def _origin(tokenizer): return dict(words=len(tokenizer.words)) if hasattr(tokenizer, 'words') else dict(rows=tokenizer.vocab_size)
+def _origin(tokenizer):
+    return dict(words=len(tokenizer.words)) if hasattr(tokenizer,
+        'words') else dict(rows=tokenizer.vocab_size)
 
 def pairs_stage(
     run: ClipRun, # Where and how
@@ -191,7 +196,8 @@ def taught_pairs_loss(
     "`pairs_loss` plus `agreement_loss`"
     v, more, w = lesson; pooled = net.read(torch.cat([ids, more]))[0]                      # (2b,d)
     same = same_pairs(ids, pictures, captions)
-    return clip_loss(net.look(x), pooled[:len(x)], net.scale, same) + agreement_loss(net, pooled, torch.cat([v, w]))
+    return clip_loss(net.look(x), pooled[:len(x)], net.scale, same) + agreement_loss(net, pooled,
+        torch.cat([v, w]))
 
 # %% ../../nbs/15j_text.captioned.ipynb #04083ee9
 def _student(run, pairs, guide):
@@ -199,9 +205,12 @@ def _student(run, pairs, guide):
     if run.init: tokenizer = CLIPText.from_pretrained(run.init/'text_encoder').tokenizer
     else: tokenizer = pieces_of(pairs.captions, guide.texts) if guide.texts else words_of(pairs.captions)
     texts = [t for ts in pairs.captions for t in ts] + [*guide.texts]
-    lesson = make_lesson(texts, guide.teacher, run.out/'teacher.safetensors'); more = dict(teacher_dim=lesson.vectors.shape[1], seed=run.recipe.seed)
+    lesson = make_lesson(texts, guide.teacher, run.out/'teacher.safetensors')
+    more = dict(teacher_dim=lesson.vectors.shape[1], seed=run.recipe.seed)
     if run.init: net = _kept(run, pairs, TaughtCLIP, **more)[1]
-    else: net = begin_words(TaughtCLIP(tokenizer.vocab_size, tokenizer.context_length, pairs.pictures.shape[-1], **more), tokenizer, guide.teacher)
+    else:
+        net = begin_words(TaughtCLIP(tokenizer.vocab_size, tokenizer.context_length, pairs.pictures.shape[-1],
+            **more), tokenizer, guide.teacher)
     return net, LessonItems(lesson, tokenizer)
 
 def _taught(run, data, guide, asked):
@@ -213,8 +222,10 @@ def _taught(run, data, guide, asked):
     t = stage_trainer(run, lesson_stage(run, net, items)).fit()
     if t.step < run.recipe.text_steps: return False                                       # stopped
     load_strict(fresh, plain_state(t.model), 'the tower that was taught'); data = TaughtPairs(pairs, items)
-    return _through(run, lambda: ClipStage('pairs', fresh.learn('text', 'image'), data, default_collate, taught_pairs_loss,
-        run.recipe.image_steps, min(run.recipe.batch_size, len(data)), _origin(items.tokenizer)), asked, *folders)
+    return _through(run, lambda: ClipStage('pairs', fresh.learn('text', 'image'), data, default_collate,
+        taught_pairs_loss,
+        run.recipe.image_steps, min(run.recipe.batch_size, len(data)), _origin(items.tokenizer)), asked,
+        *folders)
 
 # %% ../../nbs/15j_text.captioned.ipynb #43be22b2
 def _asked(run, data, guide=None):
@@ -223,7 +234,8 @@ def _asked(run, data, guide=None):
     data = data if data is None else dict(kind=type(data).__name__, items=len(data)) | own()
     init = run.init and CLIPText.from_pretrained(run.init/'text_encoder').sha256()
     r, names = run.recipe, ('save_every', 'wording', 'word_dropout')
-    old = data is not None or (r.wording, r.word_dropout) == ('train', 0) # runs from before the grammar lack its fields
+    # runs from before the grammar lack its fields
+    old = data is not None or (r.wording, r.word_dropout) == ('train', 0)
     recipe = {k: v for k, v in asdict(r).items() if k not in names[:3 if old else 1]}
     lesson = dict(teacher=fingerprint(guide.teacher), texts=text_hash(guide.texts)) if guide else {}
     return json.loads(json.dumps(dict(recipe=recipe, data=data, init=init) | lesson))
@@ -231,14 +243,17 @@ def _asked(run, data, guide=None):
 def _agree(run, asked):
     "ValueError when `run.out` was begun with something else"
     file = run.out/'clip.json'; diff = differences(read_json(file), asked) if file.is_file() else []
-    require(not diff, f'{run.out} holds a run with other settings: {"; ".join(diff)}. Pass these, or another folder')
+    require(not diff, f'{run.out} holds a run with other settings: {"; ".join(diff)}. Pass these, or another '
+        'folder')
 
 # %% ../../nbs/15j_text.captioned.ipynb #eb6b84a4
 def _warn_of_half(run):
     "Older versions trained by a loop of their own, into `checkpoints`"
     old = sorted((run.out/'checkpoints').glob('step_*'))
-    if old and not _finished(run, 'text_encoder'): warnings.warn(f'{run.out} holds half a text tower of an older version '
-        f'({old[-1].name}), whose loop is no longer here: this stage begins anew. {run.out/"checkpoints"} is not needed any more')
+    if old and not _finished(run, 'text_encoder'):
+        warnings.warn(f'{run.out} holds half a text tower of an older version '
+        f'({old[-1].name}), whose loop is no longer here: this stage begins anew. {run.out/"checkpoints"} is '
+        'not needed any more')
 
 def _check_order(run, stage):
     "Refuse, before anything is written, what cannot be continued"
@@ -268,10 +283,12 @@ def train_clip(
     **habits # Of `ClipRun`: progress=False draws no bar, device says where, `default_device()` when it is not there
 ) -> Path: # `out`; a tower that is missing there was stopped, and the same call goes on
     "Train a small CLIP of open_clip's own classes; the same recipe, the same weights"
-    require(hasattr(recipe, 'text_steps'), f'recipe is {recipe!r}, expected ClipRecipe(text_steps=..., image_steps=...)', TypeError)
+    require(hasattr(recipe, 'text_steps'),
+        f'recipe is {recipe!r}, expected ClipRecipe(text_steps=..., image_steps=...)', TypeError)
     one_of(stage, ['text', 'image', 'both'], 'stage')
     init = init and find_folder(init, what='a pipeline folder'); guide = open_guide(teacher, texts)
-    require(data is not None or guide is None, 'teacher without data: pictograms are taught by slots; pass pictures with captions')
+    require(data is not None or guide is None,
+        'teacher without data: pictograms are taught by slots; pass pictures with captions')
     device = str(habits.pop('device', None) or default_device())
     run = ClipRun(Path(out), recipe, init, device=device, **habits)
     if data is None: _check_order(run, stage)
