@@ -53,6 +53,20 @@ class PictureClassifier(nn.Module):
         # (b,labels) (b,styles)
         return self.label(z), self.style(z)
 
+# %% ../../nbs/17d_evaluation.classifier.ipynb #79357103
+def _numbers(net, rows):
+    "Number of the label and of the style of each row"
+    at, style = {k: i for i, k in enumerate(net.labels)}, {k: i for i, k in enumerate(net.styles)}
+    return [(at[r.label], style[r.style]) for r in rows]
+
+# %% ../../nbs/17d_evaluation.classifier.ipynb #671f5389
+def _saved(net, out):
+    "Write a classifier and its names"
+    names = dict(labels=net.labels, styles=net.styles, width=net.width)
+    with atomic_path(out) as p:
+        save_file({k: v.half().cpu() for k, v in net.state_dict().items()}, p, dict(classifier=json.dumps(names)))
+    return out
+
 # %% ../../nbs/17d_evaluation.classifier.ipynb #7c1f7990
 def train_picture_classifier(
     data,              # A folder of `labels_of`, or a `Reference` of 64x64 pictures
@@ -75,17 +89,7 @@ def train_picture_classifier(
         i = torch.randint(len(x), (batch,), device=device)
         sum(F.cross_entropy(o, t) for o, t in zip(net(augmented(x[i])), y[i].T)).backward()
         opt.step(); opt.zero_grad()
-    names = dict(labels=net.labels, styles=net.styles, width=width)
-    with atomic_path(out) as p:
-        save_file({k: v.half().cpu() for k, v in net.state_dict().items()}, p,
-            dict(classifier=json.dumps(names)))
-    return Path(out)
-
-# %% ../../nbs/17d_evaluation.classifier.ipynb #79357103
-def _numbers(net, rows):
-    "Number of the label and of the style of each row"
-    at, style = {k: i for i, k in enumerate(net.labels)}, {k: i for i, k in enumerate(net.styles)}
-    return [(at[r.label], style[r.style]) for r in rows]
+    return _saved(net, Path(out))
 
 # %% ../../nbs/17d_evaluation.classifier.ipynb #9476f68e
 def load_picture_classifier(

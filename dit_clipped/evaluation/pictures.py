@@ -62,6 +62,7 @@ class Reference:
             f'{len(self.images)} pictures, {len(self.rows)} rows: pass one row for each')
     def __len__(self): return len(self.rows)
 
+# %% ../../nbs/17c_evaluation.pictures.ipynb #751cd1f0
 def _square(x, size):
     "The middle of a picture (3,h,w), as (3,size,size)"
     h, w = x.shape[1:]; s = min(h, w)
@@ -171,6 +172,7 @@ class PictureReport:
 
 def _rate(hits): return wilson(sum(hits), len(hits))
 
+# %% ../../nbs/17c_evaluation.pictures.ipynb #3e0722ba
 def picture_report(
     reading: Reading,   # What a judge saw in b pictures
     asked: list,        # b `Labelled`: what was asked for
@@ -203,6 +205,7 @@ def style_words(
     return {s: {w for w, k in c.items() if len(styles) > 1 and k > .4*max(c.values())}
         for s, c in own.items()}
 
+# %% ../../nbs/17c_evaluation.pictures.ipynb #193d5a2e
 def says_style(
     text: str,   # A prompt
     row: Labelled, # What it asks for

@@ -34,6 +34,7 @@ class Step(NamedTuple):
     x0: Tensor  # The picture that it predicted (c,h,w)
     eps: Tensor # The noise that it predicted (c,h,w)
 
+# %% ../../nbs/19d_explore.inside.ipynb #5b321556
 def _guided(pipe, prompt):
     "predict(x, t) of a prompt, as the pipeline calls it"
     def model(x, t, y, drop=None): return pipe.denoiser(x.to(pipe.dtype), t, y, drop).float()
@@ -164,6 +165,7 @@ def draw_path(
     axs[at + 1].set_title(names[at], fontsize=10, color=PALETTE[1], fontweight='bold')
     return fig
 
+# %% ../../nbs/19d_explore.inside.ipynb #137aea39
 def prompt_path(
     pipe,    # A pipeline of prompts
     a: str,  # The first prompt
