@@ -64,7 +64,8 @@ def _saved(net, out):
     "Write a classifier and its names"
     names = dict(labels=net.labels, styles=net.styles, width=net.width)
     with atomic_path(out) as p:
-        save_file({k: v.half().cpu() for k, v in net.state_dict().items()}, p, dict(classifier=json.dumps(names)))
+        save_file({k: v.half().cpu() for k, v in net.state_dict().items()}, p,
+            dict(classifier=json.dumps(names)))
     return out
 
 # %% ../../nbs/17d_evaluation.classifier.ipynb #7c1f7990
