@@ -51,11 +51,11 @@ def _templates(place):
 
 # %% ../../nbs/17e_evaluation.matching.ipynb #00228ce8
 def _unmix(delta, ground):
-    "Colour (b,) whose difference from the ground (b,3) is most like `delta` (b,3), and how strong it is there (b,)"
+    "Colour (b,) whose difference from the ground is most like `delta` (b,3), and its strength there (b,)"
     to = SCENE_COLOURS - ground[:, None]                                                # (b,8,3)
     strength = (delta[:, None]*to).sum(2)/to.square().sum(2).clamp(min=1e-6)            # (b,8)
     far = (strength.clamp(.7, 1)[..., None]*to - delta[:, None]).norm(dim=2)             # (b,8)
-    # (b,1), never the ground's own
+    # never the ground's own
     k = far.scatter(1, to.norm(dim=2).argmin(1, True), torch.inf).argmin(1, True)
     return k[:, 0], strength.gather(1, k)[:, 0]
 

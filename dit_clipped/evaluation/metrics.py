@@ -33,6 +33,7 @@ class PictureSet:
         "All pictures, in parts of `size`"
         return (self.read(i, min(i + size, self.n)) for i in range(0, self.n, size))
 
+# %% ../../nbs/17j_evaluation.metrics.ipynb #c34d38d9
 def _header(file, convert):
     "Size of a picture file that is RGB, or may be converted"
     try:
@@ -168,6 +169,18 @@ class Metrics(Sampling):
 
 RESULTS = 'frechet', 'kid', 'kid_low', 'kid_high', 'precision', 'recall', 'clip_score', 'clip_shuffled'
 
+# %% ../../nbs/17j_evaluation.metrics.ipynb #764c5d79
+def _comparable(made, reference, least):
+    "Refuse sets that are too small, and sets of two sizes"
+    for p in (made, reference):
+        require(p.n >= least, f'{p.n} pictures of {p.name} are too few, at least {least} are needed: '
+        'a distance of so few is mostly its own bias (17g); draw more, or pass a smaller least for a rough '
+        'look')
+    require((made.height, made.width) == (reference.height, reference.width),
+        f'drawings are {made.height} x {made.width}, the reference '
+        f'{reference.height} x {reference.width}: bring the true ones to the size of the drawings once, by '
+        'an antialiased filter')
+
 # %% ../../nbs/17j_evaluation.metrics.ipynb #a5db86f5
 def measure(
     made: PictureSet,        # The drawings
@@ -179,16 +192,9 @@ def measure(
     least: int=100           # Fewer pictures are refused
 ) -> Metrics: # ValueError for too few pictures, other sizes, NaN
     "Compare drawings with a reference"
-    for p in (made, reference):
-        require(p.n >= least, f'{p.n} pictures of {p.name} are too few, at least {least} are needed: '
-        'a distance of so few is mostly its own bias (17g); draw more, or pass a smaller least for a rough '
-        'look')
-    require((made.height, made.width) == (reference.height, reference.width),
-        f'drawings are {made.height} x {made.width}, the reference '
-        f'{reference.height} x {reference.width}: bring the true ones to the size of the drawings once, by '
-        'an antialiased filter')
-    f, g = features_of(made, net), features_of(reference,
-        net) if cache is None else reference_features(reference, net, cache)
+    _comparable(made, reference, least)
+    f = features_of(made, net)
+    g = features_of(reference, net) if cache is None else reference_features(reference, net, cache)
     size = min(1000, made.n//2, reference.n//2); e, pr = kid(f, g, 50, size), precision_recall(f, g)
     return Metrics(**asdict(sampling), n=made.n, size=f'{made.height} x {made.width}',
         pictures_sha256=made.sha256, reference=reference.name,
@@ -221,6 +227,7 @@ def differences(
     names = [f.name for f in fields(Metrics) if f.name not in (*RESULTS, 'pictures_sha256')]
     return {k: (getattr(a, k), getattr(b, k)) for k in names if getattr(a, k) != getattr(b, k)}
 
+# %% ../../nbs/17j_evaluation.metrics.ipynb #f231b9f8
 def metrics_table(
     records: list # Of `Metrics`
 ) -> str: # What they differ in, then the numbers

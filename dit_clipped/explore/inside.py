@@ -24,6 +24,13 @@ from ..sampling import image_noise
 from ..schedule import Schedule
 from ..solvers import SAMPLERS
 
+# %% ../../nbs/19d_explore.inside.ipynb #5b321556
+def _guided(pipe, prompt):
+    "predict(x, t) of a prompt, as the pipeline calls it"
+    def model(x, t, y, drop=None): return pipe.denoiser(x.to(pipe.dtype), t, y, drop).float()
+    scale = pipe.config['guidance']
+    return guided(model, pipe.objective, _copies(pipe.encode_prompt(prompt), 1), scale if scale > 1 else 1.)
+
 # %% ../../nbs/19d_explore.inside.ipynb #818061b9
 class Step(NamedTuple):
     "What the model saw and said at one step"
@@ -33,13 +40,6 @@ class Step(NamedTuple):
     x_t: Tensor # What it saw (c,h,w)
     x0: Tensor  # The picture that it predicted (c,h,w)
     eps: Tensor # The noise that it predicted (c,h,w)
-
-# %% ../../nbs/19d_explore.inside.ipynb #5b321556
-def _guided(pipe, prompt):
-    "predict(x, t) of a prompt, as the pipeline calls it"
-    def model(x, t, y, drop=None): return pipe.denoiser(x.to(pipe.dtype), t, y, drop).float()
-    scale = pipe.config['guidance']
-    return guided(model, pipe.objective, _copies(pipe.encode_prompt(prompt), 1), scale if scale > 1 else 1.)
 
 # %% ../../nbs/19d_explore.inside.ipynb #da480ae7
 def record_steps(

@@ -25,6 +25,7 @@ def _letters():
 
 LETTERS, END = _letters(), '</w>'   # byte -> letter; what closes a word
 
+# %% ../../nbs/15d_text.pieces.ipynb #1401b51a
 @lru_cache(1)
 def clip_merges() -> list: # 48,894 texts 'a b', the first merge first
     "CLIP's table, from the file that comes with open_clip"

@@ -162,6 +162,7 @@ class ClipRun:
     progress: bool=True  # Draw a bar
     device: str='cpu'    # 'cpu', 'cuda' or 'mps'
 
+# %% ../../nbs/15h_text.train.ipynb #7766c9f9
 @dataclass(frozen=True)
 class ClipStage:
     "One run of the Trainer"
