@@ -28,19 +28,18 @@ from .train import ClipRun, ClipStage, TinyCLIP
 _FILES = 'config.json', 'model.safetensors', 'tokenizer.json'
 
 class SentenceTeacher:
-    "A sentence encoder in a local folder of Hugging Face's layout, such as all-MiniLM-L6-v2: texts to vectors"
+    "A sentence encoder in a local folder of Hugging Face's layout, like all-MiniLM-L6-v2: texts to vectors"
     def __init__(self,
         folder, # Holds config.json, model.safetensors and tokenizer.json
         device=None # Where it runs; `default_device()` when None
     ):
         self.folder, self.device, self.parts = Path(folder).expanduser(), device or default_device(), None
-        require(self.folder.is_dir(), f'no folder {self.folder}: expected a sentence encoder, such as '
-            'all-MiniLM-L6-v2',
+        require(self.folder.is_dir(),
+            f'no folder {self.folder}: expected a sentence encoder, such as all-MiniLM-L6-v2',
             FileNotFoundError)
         lost = [f for f in _FILES if not (self.folder/f).is_file()]
         require(not lost, f'{self.folder} lacks {", ".join(lost)}: expected a sentence encoder of Hugging '
-            'Face with its '
-            'weights as safetensors; pickles (.bin, .pt) are not opened', FileNotFoundError)
+            'Face with its weights as safetensors; pickles (.bin, .pt) are not opened', FileNotFoundError)
         require(find_spec('transformers'), 'a teacher needs transformers: pip install transformers',
             ImportError)
     def sha256(self):
@@ -52,8 +51,8 @@ def _open(self: SentenceTeacher):
     from transformers import AutoModel, AutoTokenizer
     local = dict(local_files_only=True, trust_remote_code=False)
     model = AutoModel.from_pretrained(self.folder, use_safetensors=True, **local)
-    self.parts = AutoTokenizer.from_pretrained(self.folder,
-        **local), model.eval().requires_grad_(False).to(self.device)
+    tokenizer = AutoTokenizer.from_pretrained(self.folder, **local)
+    self.parts = tokenizer, model.eval().requires_grad_(False).to(self.device)
 
 @patch
 @torch.no_grad()
@@ -132,7 +131,7 @@ class Guide(NamedTuple):
     texts: tuple=() # Further texts
 
 def open_guide(
-    teacher,   # A folder, or fn(texts) -> (b,e); None: nobody teaches
+    teacher,   # A folder, or fn(texts) -> (b,e); None: no teacher
     texts=None # A file of further texts
 ): # A `Guide`, or None; what is missing is said before anything slow is done
     "The teacher of a run"
