@@ -14,8 +14,8 @@ import torch
 from ..core import one_of, require, set_seed
 from .config import PRESETS, ObjectiveConfig, RunConfig, SamplingConfig
 from .config import _other_sizes, data_kind, read_run, save_run
-from .encoders import Encoders, check_places, make_encoders, open_encoders, run_precision, say_stage
-from .encoders import _often, start_folder, train_text
+from .encoders import Encoders, check_places, make_encoders, open_encoders, run_precision
+from .encoders import _often, say_stage, start_folder, train_text
 from .sources import Source, make_source, open_pictures, sized_pictures, staged_pictures
 
 # %% ../../nbs/21e_cli.build.ipynb #a2197eb9
@@ -48,8 +48,8 @@ def start_model(
 
 # %% ../../nbs/21e_cli.build.ipynb #d39b9c68
 def _sizes(c):
-    return f'depth {c.depth}, width {c.hidden_size}, patch {c.patch_size}, input {c.input_size}, text ' \
-    f'{c.pooled_dim} and {c.context_dim}'
+    return (f'depth {c.depth}, width {c.hidden_size}, patch {c.patch_size}, input {c.input_size}, '
+        f'text {c.pooled_dim} and {c.context_dim}')
 
 def make_denoiser(
     config: RunConfig,  # Zoo name, or `init` with its own sizes
@@ -67,8 +67,7 @@ def make_denoiser(
     if old is None: return net, labels_to_captions(net, read_state(config.init), config.init)
     same = old.config == net.config and all(getattr(net.config, k) == v for k, v in fits.items())
     require(same, f'{config.init} holds {_sizes(old.config)}; asked for: {_sizes(net.config)}, with encoders '
-        'and pictures '
-        f'for {fits}: leave out model, width, depth, image_size, vae and clip to take its own')
+        f'and pictures for {fits}: leave out model, width, depth, image_size, vae and clip to take its own')
     net.load_state_dict(old.state_dict())
     return net, f'all {len(net.state_dict())} tensors of {config.init}'
 
@@ -97,8 +96,8 @@ def draw_labels(
 ) -> torch.Tensor: # Pictures (b,c,h,w) in [-1,1]
     "Draw one picture per label"
     return pipe(class_labels=[int(k) for k in labels], seed=seed, scheduler=sampler,
-        num_inference_steps=steps,
-        guidance_scale=guidance, output_type='latent', progress=progress).images.clamp(-1, 1)
+        num_inference_steps=steps, guidance_scale=guidance, output_type='latent',
+        progress=progress).images.clamp(-1, 1)
 
 # %% ../../nbs/21e_cli.build.ipynb #9800b31d
 def sample_grid(
@@ -218,7 +217,7 @@ def _add_images(run, home):
         shutil.copytree(run.out/'clip/clip_image', home/'clip_image', dirs_exist_ok=True)
 
 class _KeepConfig:
-    "A callback: `run` in config.json after the first step, since `Trainer` writes that file anew when it starts"
+    "A callback: `run` in config.json after the first step, since `Trainer` writes the file anew at its start"
     def __init__(self, config): self.config, self.done = config, False
     def __call__(self, trainer):
         if trainer.main and not self.done: save_run(self.config, trainer.out)

@@ -36,7 +36,7 @@ def plain_type(
 
 # %% ../../nbs/21a_cli.command.ipynb #8b19cb26
 def flags_of(
-    f # A function whose parameters have docments; its attributes `fields` and `flags`, if any, have more of them
+    f # A function whose parameters have docments; attributes `fields` and `flags` may hold more
 ) -> dict: # Name -> `Flag`
     "The flags of a command"
     known = docments(f, full=True, returns=False, eval_str=True)

@@ -57,11 +57,9 @@ STAGED = 'pictograms', 'captions'
 class EncoderConfig:
     "Pictures to latents, captions to vectors"
     vae: str|None = flag(None, "Folder or Hub name of an AutoencoderKL, 'shipped' or 'scratch'; that of "
-        "--init, "
-        "else Stable Diffusion's", OWN)
+        "--init, else Stable Diffusion's", OWN)
     clip: str|None = flag(None, "NAME:PRETRAINED of open_clip, a folder of CLIPText, 'shipped' or 'scratch'; "
-        "that of "
-        '--init, else ViT-B-32', OWN)
+        'that of --init, else ViT-B-32', OWN)
     clip_teacher: str|None = flag(None, 'With --clip scratch: folder of a sentence encoder that the text '
         'tower learns from first', 'captions')
     clip_texts: str|None = flag(None, 'Further texts for --clip_teacher to teach: a file, one a line',
@@ -71,8 +69,7 @@ class EncoderConfig:
     text_steps: Count = flag(600, 'From nothing: steps of the text tower; with pictures of your own, those '
         'with --clip_teacher', STAGED)
     image_steps: Count = flag(1500, 'From nothing: steps of the image tower, which scoring reads; with '
-        'pictures of your own '
-        'it learns together with the text tower', STAGED)
+        'pictures of your own it learns together with the text tower', STAGED)
 
 # %% ../../nbs/21b_cli.config.ipynb #186e72ab
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +158,7 @@ PRESETS = dict(
         optim=OptimConfig(lr=2e-3, ema_decay=.99), sampling=SamplingConfig(sampler='ddim', guidance=3.)),
     pictograms=_TOYS,
     captions=RunConfig(model='DiT-Clipped-B/2', data=DataConfig(data='folder:'),
-    encoders=EncoderConfig(vae=SD_VAE, clip=CLIP_B32),
+        encoders=EncoderConfig(vae=SD_VAE, clip=CLIP_B32),
         optim=OptimConfig(steps=100_000, batch_size=32, lr=1e-4, ema_decay=.9999, warmup=1000)))
 
 # %% ../../nbs/21b_cli.config.ipynb #576b60e7
@@ -209,6 +206,7 @@ def _other_sizes(c):
     return {k: v for k, v in dict(hidden_size=c.width, num_heads=(c.width or 0)//64, depth=c.depth).items()
         if v}
 
+# %% ../../nbs/21b_cli.config.ipynb #495a05e5
 # flag -> what must be scratch
 _STAGE_OF = dict(vae_steps='vae', image_steps='clip', clip_teacher='clip', clip_texts='clip')
 
@@ -227,8 +225,7 @@ def refuse_idle(
     alone = [k for k in ('clip_texts', 'text_steps') if k in flags and kind == 'captions'
         and not config.encoders.clip_teacher]
     require(not alone, f'--{", --".join(alone)} without --clip_teacher: with pictures of your own the text '
-        'tower has a stage to itself '
-        'only when a teacher says what texts mean')
+        'tower has a stage to itself only when a teacher says what texts mean')
     require(not (config.width or 0) % 64,
         f'--width {config.width}: expected a multiple of 64, since every 64 are a head')
     require(kind != 'cache' or not config.scratch,
@@ -250,7 +247,7 @@ def _replaced(config, values):
 def override(
     config: RunConfig, # A preset, or any run
     **flags            # Its fields, whatever part they are in; None and False say nothing
-) -> RunConfig: # ValueError for a flag that the data does not read, and for a value of another type or out of range
+) -> RunConfig: # ValueError for a flag that the data does not read, and for a value of wrong type or range
     "`config` with some fields changed"
     overrides = {k: v for k, v in flags.items() if v is not None and v is not False}
     refuse_unread(data_kind(config.data.data), [k for k in overrides if k != 'data'])

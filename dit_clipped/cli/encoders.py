@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from ..core import default_device, default_dtype, require
 from ..files import find_folder, from_json, is_shipped, read_json, shipped_folder, write_json
-from .config import CLIP_B32, PRESETS, REFINE, SCRATCH, RunConfig, _other_sizes, _replaced, data_kind
-from .config import flag_fields, override, read_run, refuse_unread
+from .config import CLIP_B32, PRESETS, REFINE, SCRATCH, RunConfig, _other_sizes, _replaced
+from .config import data_kind, flag_fields, override, read_run, refuse_unread
 
 # %% ../../nbs/21c_cli.encoders.ipynb #98fa4aee
 def start_folder(
@@ -44,7 +44,7 @@ def _encoder_names(home, init):
 # %% ../../nbs/21c_cli.encoders.ipynb #fd647a14
 def start_manner(
     init # What --init says
-) -> dict: # Flags: sampler, sampling_steps, guidance, shift, vae, clip; empty for a published file and for nothing
+) -> dict: # Flags: sampler, sampling_steps, guidance, shift, vae, clip; empty without a folder
     "What `--init` brings besides weights"
     from dit_clipped.pipeline import load_objective
     home = start_folder(init)
@@ -53,8 +53,8 @@ def start_manner(
     if not (home/'model_index.json').is_file():
         c = read_run(home)
         return dict(asdict(c.sampling), shift=c.objective.shift, vae=vae, clip=clip)
-    index, names = read_json(home/'model_index.json'), dict(sampler='sampler', steps='sampling_steps',
-        guidance='guidance')
+    index = read_json(home/'model_index.json')
+    names = dict(sampler='sampler', steps='sampling_steps', guidance='guidance')
     require({*names} <= {*index}, f'{home}/model_index.json lacks one of {", ".join(names)}: restore it, or '
         'fetch it again')
     shift = getattr(load_objective(home/'scheduler').path, 'shift', None)
@@ -95,8 +95,8 @@ def check_places(
     "FileNotFoundError for a place that is not there, before anything slow is done"
     clip, (source, _, where) = config.encoders.clip, config.data.data.partition(':')
     known = clip in (None, 'shipped', 'scratch') or Path(clip).is_dir() or ':' in clip
-    require(known, f'no folder {clip}: pass a folder of CLIPText, or NAME:PRETRAINED of open_clip, such as '
-        f'{CLIP_B32}', FileNotFoundError)
+    require(known, f'no folder {clip}: pass a folder of CLIPText, or NAME:PRETRAINED of open_clip, '
+        f'such as {CLIP_B32}', FileNotFoundError)
     require(source not in ('coco', 'folder') or Path(where).expanduser().is_dir(),
         f'no folder {where}: check the path', FileNotFoundError)
     start_folder(config.init)
@@ -189,8 +189,8 @@ def _costs(config):
     work = gflops(net, max(4, side//4))*config.optim.batch_size
     per['steps'] *= work/(gflops(usual.model, 16)*usual.optim.batch_size)
     for k, part in _WORK.items(): per[k] *= part in config.scratch
-    return per if data_kind(config.data.data) == 'pictograms' or config.encoders.clip_teacher else dict(per,
-        text_steps=0)
+    own = data_kind(config.data.data) == 'pictograms' or config.encoders.clip_teacher
+    return per if own else dict(per, text_steps=0)
 
 def _shrunk(config, overrides):
     "Counts that fit into the minutes"
@@ -204,9 +204,8 @@ def _shrunk(config, overrides):
 # %% ../../nbs/21c_cli.encoders.ipynb #6f2a481e
 def _kept_plan(file, config, overrides):
     p = from_json(Plan, read_json(file), file)
-    now, was = dict(_counts(config), minutes=config.loop.minutes), {f: getattr(p, k)
-        for k, f in _PLAN.items()}
-    was['minutes'] = p.minutes
+    now = dict(_counts(config), minutes=config.loop.minutes)
+    was = dict({f: getattr(p, k) for k, f in _PLAN.items()}, minutes=p.minutes)
     for k in overrides:
         require(k not in was or now[k] == was[k],
             f'{file} says {k} {was.get(k)}, and now comes {now.get(k)}: '
@@ -274,8 +273,7 @@ def train_text(
     from dit_clipped.text import ClipRecipe, train_clip
     e, short, wording = config.encoders, config.data.short_captions, config.data.wording
     recipe = ClipRecipe(text_steps=e.text_steps, image_steps=e.image_steps, seed=config.loop.seed,
-        wording=wording,
-        short_captions=short and max(short, .25), save_every=_often(100, e.image_steps),
+        wording=wording, short_captions=short and max(short, .25), save_every=_often(100, e.image_steps),
         word_dropout=.15*(wording != 'train'))
     train_clip(out/'clip', recipe, pictures, stage=stage,
         init=start_folder(config.init) if pictures is None else None,
@@ -296,8 +294,7 @@ def train_pixels(
     folder, home, n = out/'vae/vae', start_folder(config.init), config.encoders.vae_steps
     if not (folder/'config.json').is_file():
         recipe = VAERecipe(steps=n, lr=1e-3 if home else 2e-3, seed=config.loop.seed,
-            save_every=_often(250, n),
-            measured=min(1024, max(64, n)), precision=run_precision(config))
+            save_every=_often(250, n), measured=min(1024, max(64, n)), precision=run_precision(config))
         try: train_vae(out/'vae', recipe, pictures, init=home and home/'vae', progress=progress)
         except KeyboardInterrupt:
             raise Stopped('stopped in the stage VAE: the same command goes on from there') from None

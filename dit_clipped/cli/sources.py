@@ -66,18 +66,18 @@ def _latents(config, cache, encoders, rows, prompts):
     LatentCache(cache.folder, encoders.vae, encoders.text)         # refuses the cache of other encoders
     train, held = rows; side = cache[0][0].shape[-1]
     return Source((encoders.vae.channels, side, side), cache.loader(train),
-        cache.loader(held) if held else None,
-        LatentBatch(encoders.vae), tuple(prompts), cache.manifest.get('captions', ''))
+        cache.loader(held) if held else None, LatentBatch(encoders.vae), tuple(prompts),
+        cache.manifest.get('captions', ''))
 
 def _cached(config, cache, encoders):
     # some may be left out
     there = cache.items.tolist(); there += [cache.total + i for i in there] if cache.mirror else []
     rows = [[there[r] for r in part] for part in _split(len(there), config.data.val)]
     size, pixels = config.data.image_size, cache[0][0].shape[-1]*encoders.vae.f
-    require(size in (None, pixels), f'image_size is {size}, the cache holds pictures of {pixels}: leave it '
-        'out')
-    return _texts(config, cache, encoders, rows) if cache.told else _latents(config, cache, encoders, rows,
-        PROMPTS)
+    require(size in (None, pixels),
+        f'image_size is {size}, the cache holds pictures of {pixels}: leave it out')
+    if cache.told: return _texts(config, cache, encoders, rows)
+    return _latents(config, cache, encoders, rows, PROMPTS)
 
 # %% ../../nbs/21d_cli.sources.ipynb #ee222517
 def _report(out, n, max_bad):
@@ -86,6 +86,7 @@ def _report(out, n, max_bad):
     rank = os.environ.get('RANK', '0')
     return Report(n, Path(out)/('unreadable.csv' if rank == '0' else f'unreadable_{rank}.csv'), max_bad)
 
+# %% ../../nbs/21d_cli.sources.ipynb #b7165e87
 def unread_words(
     pictures, # With `captions(i)`
     text      # A `CLIPText`
@@ -105,12 +106,13 @@ def _live(config, pictures, encoders, out):
     from dit_clipped.datasets import collate_readable
     from torch.utils.data import DataLoader
     vae, d = encoders.vae, config.data
-    require(pictures.size % vae.f == 0, f'image_size is {pictures.size}: this VAE needs a multiple of {vae.f}')
+    require(pictures.size % vae.f == 0,
+        f'image_size is {pictures.size}: this VAE needs a multiple of {vae.f}')
     train, val = _split(len(pictures), d.val); report = _report(out, len(pictures), d.max_bad)
     loader = lambda data: DataLoader(data, collate_fn=collate_readable, num_workers=d.workers)
     held = loader(pictures.only(val)) if len(val) else None
-    return Source((vae.channels, *[pictures.size//vae.f]*2), loader(pictures.only(train).passes(EPOCHS)),
-        held,
+    shape = vae.channels, *[pictures.size//vae.f]*2
+    return Source(shape, loader(pictures.only(train).passes(EPOCHS)), held,
         report.wrap(LatentBatch(vae, encoders.text, CaptionNotes())),
         tuple(_first_captions(pictures)) or tuple(PROMPTS),
         unread_words(pictures, encoders.text), report)
@@ -121,7 +123,7 @@ def _passes(pictures):
     return min(MOST_PASSES, math.lcm(*{max(1, len(pictures.captions(i))) for i in range(len(pictures))}))
 
 def _texts(config, cache, encoders, rows):
-    "Latents of a cache with its captions as text: the tower reads them in every step, each pass has other ones"
+    "Latents of a cache with its captions as text: the tower reads them in every step, others in each pass"
     from dit_clipped.latents import LatentBatch, LatentCache
     from dit_clipped.text import CaptionNotes
     LatentCache(cache.folder, encoders.vae)                        # refuses the cache of another VAE
@@ -170,8 +172,8 @@ def make_source(
     kind = data_kind(config.data.data)
     if kind == 'digits': return _digits(config, pictures, encoders, out)
     if kind == 'cache': return _cached(config, pictures, encoders)
-    return _into_cache(config, pictures, encoders, out, progress) if config.scratch else _live(config,
-        pictures, encoders, out)
+    if config.scratch: return _into_cache(config, pictures, encoders, out, progress)
+    return _live(config, pictures, encoders, out)
 
 # %% ../../nbs/21d_cli.sources.ipynb #bfeff072
 def _remarks(pictures):
@@ -190,7 +192,7 @@ def staged_pictures(
     config: RunConfig, # With encoders from nothing
     out: Path,         # Run folder
     overrides: tuple=()    # Names of the flags that were passed
-) -> tuple: # (the config with its plan, all pictures, those that encoders may see: None for pictograms, which are drawn)
+) -> tuple: # (config with its plan, all pictures, those that encoders may see or None for pictograms)
     "Readable pictures, and how long each stage may be"
     from dit_clipped.datasets import readable
     require(int(os.environ.get('WORLD_SIZE', 1)) == 1,

@@ -58,7 +58,7 @@ def dry_run(
 
 # %% ../../nbs/21f_cli.training.ipynb #299f67df
 def _stand_in(config, pictures, folder):
-    "The transformer's part of a run from nothing: trained encoders of the same sizes, and a cache of the first pictures"
+    "The transformer's part of a run from nothing: encoders of the same sizes, a cache of the first pictures"
     from dit_clipped.latents import build_cache
     config = replace(config, encoders=replace(config.encoders, **{k: 'shipped' for k in config.scratch}))
     enc = open_encoders(config)
@@ -68,6 +68,7 @@ def _stand_in(config, pictures, folder):
 
 def _long(hours): return f'{hours:.1f} h' if hours >= 1 else f'{hours*60:.1f} min'
 
+# %% ../../nbs/21f_cli.training.ipynb #b52e80d4
 def describe(
     config: RunConfig, # Of the run
     costs: Costs       # From `dry_run`
@@ -79,13 +80,13 @@ def describe(
     first = [f'{s}: {counts[s]:,} steps' for s in stages(config) if s in counts]
     model, o = config.model or f'that of {config.init}', config.optim
     model += ''.join(f', {k} {v}' for k, v in dict(width=config.width, depth=config.depth).items() if v)
-    return '\n'.join([*first, f'transformer: {model} on {config.data.data}, {o.steps:,} steps of '
-        f'{o.batch_size}',
+    return '\n'.join([*first,
+        f'transformer: {model} on {config.data.data}, {o.steps:,} steps of {o.batch_size}',
         f'{c.parameters/1e6:.1f} M parameters, {c.gflops:.2f} Gflops a picture, {c.tokens:,} tokens a step',
         f'weights, gradient, two moments, average: {c.held_gb:.2f} GB; activations come on top'
             + (f'; peak on the GPU {c.peak_gb:.2f} GB' if c.peak_gb else ''),
-        f'a checkpoint: {c.checkpoint_gb:.2f} GB; a step: {c.seconds:.2f} s; the transformer: '
-        f'{_long(c.hours)}'])
+        f'a checkpoint: {c.checkpoint_gb:.2f} GB; a step: {c.seconds:.2f} s; '
+        f'the transformer: {_long(c.hours)}'])
 
 # %% ../../nbs/21f_cli.training.ipynb #d26b2fca
 def _hidden(argv):
@@ -147,8 +148,7 @@ def train(
     if config.scratch: _fresh(config, out, resume or 'auto')
     try:
         run = build_run(config, out, overrides, not quiet)
-        print(f'begins with {run.begins}')
-        home = run.fit(resume or 'auto')
+        print(f'begins with {run.begins}'); home = run.fit(resume or 'auto')
     except Stopped as e: return print(e)
     t = run.trainer
     print(f'done: dit_clipped_sample PROMPT --ckpt {home}' if home
