@@ -203,8 +203,8 @@ def scratch(self: RunConfig) -> tuple: # 'vae' and 'clip', those that are
     return tuple(k for k in ('vae', 'clip') if getattr(self.encoders, k) == 'scratch')
 
 def _other_sizes(c):
-    return {k: v for k, v in dict(hidden_size=c.width, num_heads=(c.width or 0)//64, depth=c.depth).items()
-        if v}
+    return {k: v for k, v in dict(
+        hidden_size=c.width, num_heads=(c.width or 0)//64, depth=c.depth).items() if v}
 
 # %% ../../nbs/21b_cli.config.ipynb #495a05e5
 # flag -> what must be scratch

@@ -55,8 +55,8 @@ def start_manner(
         return dict(asdict(c.sampling), shift=c.objective.shift, vae=vae, clip=clip)
     index = read_json(home/'model_index.json')
     names = dict(sampler='sampler', steps='sampling_steps', guidance='guidance')
-    require({*names} <= {*index}, f'{home}/model_index.json lacks one of {", ".join(names)}: restore it, or '
-        'fetch it again')
+    require({*names} <= {*index}, f'{home}/model_index.json lacks one of {", ".join(names)}: '
+        'restore it, or fetch it again')
     shift = getattr(load_objective(home/'scheduler').path, 'shift', None)
     return dict({v: index[k] for k, v in names.items()}, shift=shift, vae=vae, clip=clip)
 

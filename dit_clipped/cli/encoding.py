@@ -56,8 +56,8 @@ def encode(
     check_places(config)
     require(not e.keep_text or clip == 'shipped',
         f'--clip {clip} beside --keep_text: captions stay text and no tower reads them; leave --clip out')
-    require(not config.scratch, f'{" and ".join(config.scratch)} scratch: this command trains nothing; see '
-        'dit_clipped_train')
+    require(not config.scratch, f'{" and ".join(config.scratch)} scratch: '
+        'this command trains nothing; see dit_clipped_train')
     pictures, enc = open_pictures(replace(config, loop=replace(config.loop, seed=0))), open_encoders(config)
     build_cache(pictures, enc.vae, None if e.keep_text else enc.text, out, e.shard_size, e.mirror,
         max_share=config.data.max_bad, progress=not quiet)

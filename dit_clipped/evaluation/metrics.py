@@ -40,8 +40,8 @@ def _header(file, convert):
         with Image.open(file, formats=FORMATS) as im:
             mode, size, clear = im.mode, im.size, 'transparency' in im.info
     except Exception as e: raise Unreadable(f'{file}: {reason(e)}') from e
-    kind = 'transparent' if clear or mode in ('RGBA', 'LA', 'PA') else 'grey' if mode in ('1', 'L', 'I;16',
-        'I', 'F') else 'not RGB'
+    kind = ('transparent' if clear or mode in ('RGBA', 'LA', 'PA')
+        else 'grey' if mode in ('1', 'L', 'I;16', 'I', 'F') else 'not RGB')
     require(convert or mode == 'RGB' and not clear,
         f'{file} is {kind} (mode {mode}), expected RGB: convert the files, or pass '
         'convert=True, for drawings and reference alike, to read all as RGB over white')
@@ -55,8 +55,8 @@ def _from_folder(folder, name, convert):
     size = _header(files[0], convert)
     for f in files[1:]:
         s = _header(f, convert)
-        require(s == size, f'{f} is {s[0]} x {s[1]}, {files[0]} is {size[0]} x {size[1]}: bring all to one '
-            'size, by one filter')
+        require(s == size, f'{f} is {s[0]} x {s[1]}, {files[0]} is {size[0]} x {size[1]}: '
+            'bring all to one size, by one filter')
     sha = hashlib.sha256(''.join(map(file_sha256, files)).encode()).hexdigest()
     def read(i, j): return torch.stack([read_pixels(f, what=str(f)) for f in files[i:j]])
     return PictureSet(name, len(files), size[1], size[0], sha, read)
@@ -174,12 +174,11 @@ def _comparable(made, reference, least):
     "Refuse sets that are too small, and sets of two sizes"
     for p in (made, reference):
         require(p.n >= least, f'{p.n} pictures of {p.name} are too few, at least {least} are needed: '
-        'a distance of so few is mostly its own bias (17g); draw more, or pass a smaller least for a rough '
-        'look')
+        'a distance of so few is mostly its own bias (17g); draw more, or pass a smaller least '
+        'for a rough look')
     require((made.height, made.width) == (reference.height, reference.width),
-        f'drawings are {made.height} x {made.width}, the reference '
-        f'{reference.height} x {reference.width}: bring the true ones to the size of the drawings once, by '
-        'an antialiased filter')
+        f'drawings are {made.height} x {made.width}, the reference {reference.height} x {reference.width}: '
+        'bring the true ones to the size of the drawings once, by an antialiased filter')
 
 # %% ../../nbs/17j_evaluation.metrics.ipynb #a5db86f5
 def measure(

@@ -85,6 +85,6 @@ def pattern_table(
     other = {r.id: f'{r.all:>7.0%}' for r in second}
     head = f'{"":>12}    n' + ''.join(f'{k:>11}' for k in _PARTS) + '  other'*bool(second)
     def line(r):
-        return f'{r.id:>12} {r.n:>4}' + ''.join(f'{getattr(r, k):>11.0%}'
-            for k in _PARTS) + f'{other.get(r.id, "")}  {r.text}'
+        return (f'{r.id:>12} {r.n:>4}' + ''.join(f'{getattr(r, k):>11.0%}' for k in _PARTS)
+            + f'{other.get(r.id, "")}  {r.text}')
     return '\n'.join([head, *map(line, rows)])

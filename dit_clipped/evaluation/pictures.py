@@ -98,8 +98,8 @@ def _versions(x):
     "27 slightly changed copies of pictures (b,3,h,w): (27,b,3,h,w)"
     k = max(1, x.shape[-1]//32)
     wide = [F.pad(_scaled(x, s), (k,)*4, mode='replicate') for s in (.92, 1, 1.08)]      # (b,3,h+2k,w+2k)
-    return torch.stack([w[..., i:i + x.shape[2], j:j + x.shape[3]] for w in wide for i in (0, k, 2*k)
-        for j in (0, k, 2*k)])
+    return torch.stack([w[..., i:i + x.shape[2], j:j + x.shape[3]] 
+        for w in wide for i in (0, k, 2*k) for j in (0, k, 2*k)])
 
 # %% ../../nbs/17c_evaluation.pictures.ipynb #765bd764
 class Nearest(NamedTuple):
@@ -166,8 +166,8 @@ class PictureReport:
     top1: Rate; top5: Rate; base: Rate; style: Rate
     groups: dict # Group -> top1
     def __str__(self):
-        lines = [(k, getattr(self, k)) for k in ('top1', 'top5', 'base', 'style')] + [(k or 'no group', v)
-            for k, v in self.groups.items()]
+        lines = [(k, getattr(self, k)) for k in ('top1', 'top5', 'base', 'style')] + [
+            (k or 'no group', v) for k, v in self.groups.items()]
         return '\n'.join(f'{k:>24}  {v}' for k, v in lines)
 
 def _rate(hits): return wilson(sum(hits), len(hits))

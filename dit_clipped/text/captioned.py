@@ -129,8 +129,8 @@ def _kept(run, pairs, make=TinyCLIP, **more):
     "(tokenizer, network) that go on from `run.init`"
     text, looks = CLIPText.from_pretrained(run.init/'text_encoder'), load_clip_image(run.init/'clip_image')
     side, size = looks.config['vision_cfg']['image_size'], pairs.pictures.shape[-1]
-    require(side == size, f'{run.init} looks at pictures of {side} pixels, these have {size}: begin without '
-        'init')
+    require(side == size, f'{run.init} looks at pictures of {side} pixels, these have {size}: '
+        'begin without init')
     if line := text.unread([t for ts in pairs.captions for t in ts]).line(): print(line)
     more = more or dict(slots=False); net = make(text.tokenizer.vocab_size, text.context_length, size, **more)
     return text.tokenizer, net.take(text, looks)
@@ -246,8 +246,8 @@ def _asked(run, data, guide=None):
 def _agree(run, asked):
     "ValueError when `run.out` was begun with something else"
     file = run.out/'clip.json'; diff = differences(read_json(file), asked) if file.is_file() else []
-    require(not diff, f'{run.out} holds a run with other settings: {"; ".join(diff)}. Pass these, or another '
-        'folder')
+    require(not diff, f'{run.out} holds a run with other settings: {"; ".join(diff)}. '
+        'Pass these, or another folder')
 
 # %% ../../nbs/15j_text.captioned.ipynb #eb6b84a4
 def _warn_of_half(run):
