@@ -35,6 +35,7 @@ def _fits(shape, encoders):
     if encoders.text is None: return dict(fits, num_classes=10)
     return dict(fits, pooled_dim=encoders.text.pooled_dim, context_dim=encoders.text.context_dim)
 
+# %% ../../nbs/21e_cli.build.ipynb #d4809d63
 def start_model(
     init # What --init says
 ): # A `DiT` in float32 and train mode; None for a published file and for nothing
@@ -51,6 +52,7 @@ def _sizes(c):
     return (f'depth {c.depth}, width {c.hidden_size}, patch {c.patch_size}, input {c.input_size}, '
         f'text {c.pooled_dim} and {c.context_dim}')
 
+# %% ../../nbs/21e_cli.build.ipynb #e581eba3
 def make_denoiser(
     config: RunConfig,  # Zoo name, or `init` with its own sizes
     shape: tuple,       # (c,h,w) that it sees
@@ -125,6 +127,7 @@ def _trainer_options(config):
     return own | dict(warmup=min(config.optim.warmup, config.optim.steps//10),
         precision=run_precision(config))
 
+# %% ../../nbs/21e_cli.build.ipynb #93820fe2
 def _extra(config):
     "What stands under `extra` in config.json since version 1"
     known = dict(data=config.data.data, **asdict(config.objective), **asdict(config.sampling))
@@ -216,6 +219,7 @@ def _add_images(run, home):
     if 'clip' in run.config.scratch:
         shutil.copytree(run.out/'clip/clip_image', home/'clip_image', dirs_exist_ok=True)
 
+# %% ../../nbs/21e_cli.build.ipynb #12afbed1
 class _KeepConfig:
     "A callback: `run` in config.json after the first step, since `Trainer` writes the file anew at its start"
     def __init__(self, config): self.config, self.done = config, False
@@ -242,6 +246,7 @@ def fit_run(
     if home: _add_images(run, home)
     return home
 
+# %% ../../nbs/21e_cli.build.ipynb #7468c1fb
 def _losses(report, trainer):
     n = len(report.bad)
     return [n and f'pictures that could not be used: {n}, see {report.path.name}',

@@ -113,6 +113,7 @@ class Encoders:
     vae_name: str=None    # As the run folder will name them: shipped, a folder, a Hub name
     text_name: str=None   # The same, or NAME:PRETRAINED
 
+# %% ../../nbs/21c_cli.encoders.ipynb #e569f487
 def own_device() -> torch.device:
     "The device of this process, also when torchrun started several on one machine"
     if torch.cuda.is_available(): torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
@@ -128,6 +129,7 @@ def open_text(name: str, # shipped, a folder, or NAME:PRETRAINED
         return CLIPText.from_pretrained(find_folder(name, part='text_encoder'))
     return CLIPText.from_open_clip(*name.split(':', 1), local_files_only=offline)
 
+# %% ../../nbs/21c_cli.encoders.ipynb #82003715
 def open_encoders(
     config: RunConfig # Whose encoders are trained already
 ) -> Encoders: # On the device of this process
@@ -151,6 +153,7 @@ def fast_precision(
     "bf16 where this device multiplies it fast; on some CPUs it is fifty times slower than fp32"
     return 'bf16' if default_dtype(device) == torch.bfloat16 else 'no'
 
+# %% ../../nbs/21c_cli.encoders.ipynb #f5f9187c
 def pace(
     device=None # `default_device()` when None
 ) -> float: # 1: as fast as the core of `SECONDS`; 2: half as fast
@@ -192,6 +195,7 @@ def _costs(config):
     own = data_kind(config.data.data) == 'pictograms' or config.encoders.clip_teacher
     return per if own else dict(per, text_steps=0)
 
+# %% ../../nbs/21c_cli.encoders.ipynb #2b2f2692
 def _shrunk(config, overrides):
     "Counts that fit into the minutes"
     n, speed = _counts(config), pace(); cost = {k: c*n[k]*speed for k, c in _costs(config).items()}
@@ -212,6 +216,7 @@ def _kept_plan(file, config, overrides):
             f'a run follows the plan it began with. Leave --{k} out, or pass another --out')
     return p
 
+# %% ../../nbs/21c_cli.encoders.ipynb #cff1965c
 def plan(
     config: RunConfig, # Of a run that trains its encoders
     out,               # Run folder: the plan is kept in plan.json
@@ -236,6 +241,7 @@ def stages(
     text = ['text tower' if toys else 'text and image tower']*('clip' in config.scratch)
     return text + ['VAE']*('vae' in config.scratch) + ['latent cache', 'transformer'] + ['image tower']*toys
 
+# %% ../../nbs/21c_cli.encoders.ipynb #29390bf9
 def say_stage(
     config: RunConfig, # Of the run
     stage: str         # One of its `stages`

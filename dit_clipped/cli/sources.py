@@ -60,6 +60,7 @@ MOST_PASSES = 64 # over a cache with captions as text, which are shuffled togeth
 
 def _split(n, val): return range(n - in_range(val, 0, n - 1, 'val')), range(n - val, n)
 
+# %% ../../nbs/21d_cli.sources.ipynb #4882669e
 def _latents(config, cache, encoders, rows, prompts):
     "(items to train on, items kept for validation), by their numbers"
     from dit_clipped.latents import LatentBatch, LatentCache
@@ -69,6 +70,7 @@ def _latents(config, cache, encoders, rows, prompts):
         cache.loader(held) if held else None, LatentBatch(encoders.vae), tuple(prompts),
         cache.manifest.get('captions', ''))
 
+# %% ../../nbs/21d_cli.sources.ipynb #431dad8e
 def _cached(config, cache, encoders):
     # some may be left out
     there = cache.items.tolist(); there += [cache.total + i for i in there] if cache.mirror else []
@@ -100,6 +102,7 @@ def unread_words(
 def _first_captions(pictures):
     return [c[0] for c in map(pictures.captions, range(min(100, len(pictures)))) if c][:8]
 
+# %% ../../nbs/21d_cli.sources.ipynb #be9b033e
 def _live(config, pictures, encoders, out):
     from dit_clipped.latents import LatentBatch
     from dit_clipped.text import CaptionNotes
@@ -122,6 +125,7 @@ def _passes(pictures):
     "So many that every caption comes equally often, at most `MOST_PASSES`"
     return min(MOST_PASSES, math.lcm(*{max(1, len(pictures.captions(i))) for i in range(len(pictures))}))
 
+# %% ../../nbs/21d_cli.sources.ipynb #512366bb
 def _texts(config, cache, encoders, rows):
     "Latents of a cache with its captions as text: the tower reads them in every step, others in each pass"
     from dit_clipped.latents import LatentBatch, LatentCache
@@ -139,13 +143,16 @@ CENTRE = 3 # how often a scene with one object in the middle comes in a pass
 def _asked_most(scene):
     return CENTRE if len(scene.objects) == 1 and scene.objects[0].place == 'centre' else 1
 
+# %% ../../nbs/21d_cli.sources.ipynb #a57eb140
 def _epochs(pictures): return min(EPOCHS, max(1, *(len(pictures.captions(i)) for i in range(len(pictures)))))
 
+# %% ../../nbs/21d_cli.sources.ipynb #b653b20a
 def _begun_as_vectors(out):
     "Does this run have a cache of vectors, as all runs before captions stayed text?"
     file = out/'cache/origin.json'
     return file.is_file() and read_json(file).get('text') is not None
 
+# %% ../../nbs/21d_cli.sources.ipynb #e8336c23
 def _into_cache(config, pictures, encoders, out, progress):
     from dit_clipped.latents import LatentCache, build_cache
     say_stage(config, 'latent cache'); toys = data_kind(config.data.data) == 'pictograms'

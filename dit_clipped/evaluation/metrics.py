@@ -61,6 +61,7 @@ def _from_folder(folder, name, convert):
     def read(i, j): return torch.stack([read_pixels(f, what=str(f)) for f in files[i:j]])
     return PictureSet(name, len(files), size[1], size[0], sha, read)
 
+# %% ../../nbs/17j_evaluation.metrics.ipynb #6493f933
 def _from_bytes(a, name, sha):
     "A `PictureSet` of bytes (n,h,w,3)"
     def read(i, j): return torch.from_numpy(a[i:j]).permute(0, 3, 1, 2)/127.5 - 1
@@ -101,6 +102,7 @@ def features_of(
         f'number {bad[:1]}: look at it, or compute in float32')
     return f
 
+# %% ../../nbs/17j_evaluation.metrics.ipynb #116c0ade
 def _cached(file):
     "(metadata, features) of a cache file"
     try:
@@ -140,6 +142,7 @@ class Sampling:
     prompts: str             # Which, in words
     sampler: str; steps: int; guidance: float; seed: int
 
+# %% ../../nbs/17j_evaluation.metrics.ipynb #c6c77c87
 def sampling_of(
     pipe,               # A `DiTClippedPipeline`
     prompts: str,       # Which, in words, such as 'captions of coco val2014, first 5000'
@@ -211,6 +214,7 @@ def save_metrics(
     "Write a record"
     write_json(Path(folder)/'metrics.json', asdict(m)); return Path(folder)/'metrics.json'
 
+# %% ../../nbs/17j_evaluation.metrics.ipynb #11918579
 def load_metrics(
     path: str | Path    # A metrics.json
 ) -> Metrics: # ValueError says what is wrong

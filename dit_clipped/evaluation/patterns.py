@@ -35,6 +35,7 @@ class PatternPrompts(NamedTuple):
     scenes: list   # What it asks for (b)
     texts: list    # The prompts (b)
 
+# %% ../../nbs/17f_evaluation.patterns.ipynb #e9bec319
 def pattern_prompts(
     patterns: list, # Of `Pattern`
     k: int=32,      # Scenes for each; 32 have each glyph once

@@ -70,6 +70,7 @@ def _square(x, size):
     return x if s == size else F.interpolate(x[None], (size, size), mode='bilinear',
         antialias=True)[0].clamp(-1, 1)
 
+# %% ../../nbs/17c_evaluation.pictures.ipynb #d87a930a
 def open_reference(
     *folders,    # Of `labels_of`
     size: int=64 # Pixels per side
@@ -94,6 +95,7 @@ def _scaled(x, s):
         align_corners=False)
     return F.grid_sample(x - 1, grid, align_corners=False) + 1
 
+# %% ../../nbs/17c_evaluation.pictures.ipynb #e466ecb9
 def _versions(x):
     "27 slightly changed copies of pictures (b,3,h,w): (27,b,3,h,w)"
     k = max(1, x.shape[-1]//32)
@@ -107,6 +109,7 @@ class Nearest(NamedTuple):
     index: Tensor    # Their numbers (b,k), the nearest first
     likeness: Tensor # Correlations (b,k), 1 is the same picture
 
+# %% ../../nbs/17c_evaluation.pictures.ipynb #9c09b198
 @torch.no_grad()
 def nearest(
     images: Tensor,       # (b,3,h,w) in [-1,1]
@@ -132,6 +135,7 @@ class Reading(NamedTuple):
     bases: list  # `base` of the first
     styles: list # Of each (b)
 
+# %% ../../nbs/17c_evaluation.pictures.ipynb #2fbc0798
 def read_nearest(
     images: Tensor,      # (b,3,h,w) in [-1,1]
     reference: Reference # The true pictures
@@ -149,6 +153,7 @@ class Rate:
     def __str__(self):
         return f'{self.value:.1%} ({self.low:.0%} to {self.high:.0%}, n = {self.n})' if self.n else 'none'
 
+# %% ../../nbs/17c_evaluation.pictures.ipynb #914d1f09
 def wilson(
     right: int, # How many are right
     n: int      # Of how many; 0: nothing is known
@@ -221,6 +226,7 @@ class PicturePrompts(NamedTuple):
     texts: list  # The prompts (b)
     styled: list # Does it ask for the style? (b)
 
+# %% ../../nbs/17c_evaluation.pictures.ipynb #f097a194
 def picture_prompts(
     rows: list,            # Of `labels_of`
     n: int=None,           # So many prompts, drawn by lot; all when None

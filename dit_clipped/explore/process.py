@@ -42,6 +42,7 @@ def _ratios(schedule):
     a, s = path.coeffs(t if isinstance(path, Schedule) else t/(_T - 1), 1, torch.float64)
     return t, (a/s)**2                                                   # (100,) each
 
+# %% ../../nbs/19b_explore.process.ipynb #5031a3b6
 def _draw_ratios(ax, t, schedule, ratio):
     for k, name in enumerate(SCHEDULES):
         at, r = _ratios(name)
@@ -57,6 +58,7 @@ def _draw_values(ax, x_t):
     ax.plot(z, (-z**2/2).exp()/math.sqrt(2*math.pi), color=PALETTE[1], label='N(0,1)')
     ax.set(title='values of x_t', ylim=(0, 1.2)); ax.legend(fontsize=8)
 
+# %% ../../nbs/19b_explore.process.ipynb #5521c45d
 def draw_noised(
     x0: Tensor,    # Picture (c,h,w) in [-1,1]
     t: int,        # 0 to 999
@@ -87,6 +89,7 @@ class BlockCost(NamedTuple):
     linear: int    # qkv, projection, MLP
     attention: int # Scores, and the weighted sum of values
 
+# %% ../../nbs/19b_explore.process.ipynb #d5368a0e
 def block_cost(
     n: int, # Tokens
     d: int  # Width
@@ -112,6 +115,7 @@ def _similar(rows, cols, d=64):
     z = torch.nn.functional.normalize(pos_2d(rows, cols, d), dim=-1)      # (n,d)
     return z @ z.T                                                        # (n,n)
 
+# %% ../../nbs/19b_explore.process.ipynb #cd25bee6
 def _draw_picture(ax, x0, p, x, y, i):
     h, w = x0.shape[1:]
     ax.imshow(to_rgb(x0), cmap='gray', vmin=0, vmax=1, extent=(0, w, h, 0))
@@ -203,6 +207,7 @@ class TrainingCost(NamedTuple):
     hours: float     # Of that GPU
     price: float     # hours x price of an hour
 
+# %% ../../nbs/19b_explore.process.ipynb #8512cd20
 def estimate(
     name: str,           # A key of `MODELS`
     pixels: int=256,     # Side of the picture; a VAE shrinks it by 8
