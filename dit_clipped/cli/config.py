@@ -28,8 +28,7 @@ def flag(
     reads=DATA_KINDS  # Which kinds of data read it
 ): # A dataclass field
     "A field that is a flag of `dit_clipped_train`"
-    return field(default=default, metadata=dict(help=help,
-        reads=(reads,) if isinstance(reads, str) else reads))
+    return field(default=default, metadata=dict(help=help, reads=(reads,) if isinstance(reads, str) else reads))
 
 Count, Share = Annotated[int, 1, 2**40], Annotated[float, 0, 1]
 
@@ -37,17 +36,14 @@ Count, Share = Annotated[int, 1, 2**40], Annotated[float, 0, 1]
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     "Pictures and captions"
-    data: str = flag('digits', 'digits, pictograms, coco:PATH, folder:PATH, hub:NAME, shards:PATTERN or '
-        'cache:PATH')
-    image_size: Annotated[int, 8, 4096]|None = flag(None,
-        'Pixels per side; that of --init, else 256, from nothing 64', OWN)
+    data: str = flag('digits', 'digits, pictograms, coco:PATH, folder:PATH, hub:NAME, shards:PATTERN or cache:PATH')
+    image_size: Annotated[int, 8, 4096]|None = flag(None, 'Pixels per side; that of --init, else 256, from nothing 64', OWN)
     workers: Annotated[int, 0, 256] = flag(2, 'Processes that read pictures', 'captions')
     max_bad: Share = flag(.01, 'Share of unreadable pictures above which the run stops', 'captions')
     val: Annotated[int, 0, 2**40] = flag(0, 'Items kept for the validation loss', OWN)
     items: Count = flag(40_960, 'Scenes in the latent cache', 'pictograms')
-    wording: Literal['people', 'grammar', 'train'] = flag('people',
-        'Captions: people, those of many writers, half of the time, else grammar; or train, the forms of '
-        'older runs', 'pictograms')
+    wording: Literal['people', 'grammar', 'train'] = flag('people', 'Captions: people, those of '
+        'many writers, half of the time, else grammar; or train, the forms of older runs', 'pictograms')
     short_captions: Share = flag(0., "Share of captions that say less, such as 'a cat'", 'pictograms')
 
 # %% ../../nbs/21b_cli.config.ipynb #bec8ab6a
@@ -56,20 +52,18 @@ STAGED = 'pictograms', 'captions'
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     "Pictures to latents, captions to vectors"
-    vae: str|None = flag(None, "Folder or Hub name of an AutoencoderKL, 'shipped' or 'scratch'; that of "
-        "--init, else Stable Diffusion's", OWN)
+    vae: str|None = flag(None, "Folder or Hub name of an AutoencoderKL, 'shipped' or 'scratch'; "
+        "that of --init, else Stable Diffusion's", OWN)
     clip: str|None = flag(None, "NAME:PRETRAINED of open_clip, a folder of CLIPText, 'shipped' or 'scratch'; "
         'that of --init, else ViT-B-32', OWN)
-    clip_teacher: str|None = flag(None, 'With --clip scratch: folder of a sentence encoder that the text '
-        'tower learns from first', 'captions')
-    clip_texts: str|None = flag(None, 'Further texts for --clip_teacher to teach: a file, one a line',
-        'captions')
+    clip_teacher: str|None = flag(None,
+        'With --clip scratch: folder of a sentence encoder that the text tower learns from first', 'captions')
+    clip_texts: str|None = flag(None, 'Further texts for --clip_teacher to teach: a file, one a line', 'captions')
     offline: bool = flag(False, 'Never ask the Hub', OWN)
     vae_steps: Count = flag(5600, 'From nothing: steps of the VAE', STAGED)
-    text_steps: Count = flag(600, 'From nothing: steps of the text tower; with pictures of your own, those '
-        'with --clip_teacher', STAGED)
-    image_steps: Count = flag(1500, 'From nothing: steps of the image tower, which scoring reads; with '
-        'pictures of your own it learns together with the text tower', STAGED)
+    text_steps: Count = flag(600, 'From nothing: steps of the text tower; with pictures of your own, those with --clip_teacher', STAGED)
+    image_steps: Count = flag(1500, 'From nothing: steps of the image tower, which scoring reads; '
+        'with pictures of your own it learns together with the text tower', STAGED)
 
 # %% ../../nbs/21b_cli.config.ipynb #186e72ab
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +71,7 @@ class ObjectiveConfig:
     "What the network learns to predict"
     objective: str = flag('flow', 'eps, x0, v or flow')
     schedule: str = flag('flow', 'linear, cosine, linear_ztsnr, cosine_ztsnr or flow')
-    shift: Annotated[float, 1e-3, 1e3]|None = flag(None,
-        'flow: above 1, times crowd near the noise, in training and sampling')
+    shift: Annotated[float, 1e-3, 1e3]|None = flag(None, 'flow: above 1, times crowd near the noise, in training and sampling')
     logit_normal: tuple[float, float]|None = flag(None, 'flow: mean and spread of the times in training')
 
 # %% ../../nbs/21b_cli.config.ipynb #b6138786
@@ -90,8 +83,7 @@ class OptimConfig:
     lr: Annotated[float, 0, 1e3] = flag(1e-3, 'Peak learning rate, used as given')
     warmup: Annotated[int, 0, 2**40] = flag(50, 'Steps of linear warm-up, at most a tenth of the run')
     ema_decay: Share = flag(.999, 'Of the averaged weights')
-    precision: Literal['no', 'bf16', 'fp16', 'auto'] = flag('no',
-        'no (fp32), bf16, fp16, or auto: what this device multiplies fast')
+    precision: Literal['no', 'bf16', 'fp16', 'auto'] = flag('no', 'no (fp32), bf16, fp16, or auto: what this device multiplies fast')
     accumulate: Count = flag(1, 'Micro-batches of each batch: less memory, same gradient')
     checkpointing: bool = flag(False, 'Compute blocks twice instead of keeping what is inside')
     compile: bool = flag(False, 'torch.compile, block by block')
@@ -109,16 +101,14 @@ class LoopConfig:
     log_every: Count = flag(10, 'Steps between rows of log.csv')
     val_every: Count = flag(500, 'Steps between rows of val.csv', OWN)
     log_with: str|None = flag(None, 'tensorboard or wandb, beside log.csv')
-    minutes: Annotated[float, .05, 1e5]|None = flag(None,
-        'From nothing: shrink every stage so that all take about so long', STAGED)
+    minutes: Annotated[float, .05, 1e5]|None = flag(None, 'From nothing: shrink every stage so that all take about so long', STAGED)
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     "How the trained model draws when nothing else is said"
     sampler: str = flag('euler', 'ddim, ddpm, dpm++, euler or heun')
     sampling_steps: Annotated[int, 1, 100_000] = flag(30, 'Denoising steps of its pictures')
-    guidance: Annotated[float, 0, 1000] = flag(4.,
-        '1 or less is unguided; more pushes harder towards the caption')
+    guidance: Annotated[float, 0, 1000] = flag(4., '1 or less is unguided; more pushes harder towards the caption')
 
 # %% ../../nbs/21b_cli.config.ipynb #2615aae9
 @dataclass(frozen=True, kw_only=True)
@@ -127,11 +117,9 @@ class RunConfig:
     data: DataConfig = DataConfig()
     encoders: EncoderConfig = EncoderConfig()
     model: str|None = flag(None, 'Zoo name, such as DiT-T/2; that of --init')
-    width: Annotated[int, 64, 2**14]|None = flag(None,
-        "Width of the network, a multiple of 64, one head per 64; the model's")
+    width: Annotated[int, 64, 2**14]|None = flag(None, "Width of the network, a multiple of 64, one head per 64; the model's")
     depth: Annotated[int, 1, 1000]|None = flag(None, "Blocks of the network; the model's")
-    init: str|None = flag(None, "Begin with a pipeline or run folder, 'shipped', or a published DiT file",
-        WITH_TEXT)
+    init: str|None = flag(None, "Begin with a pipeline or run folder, 'shipped', or a published DiT file", WITH_TEXT)
     objective: ObjectiveConfig = ObjectiveConfig()
     optim: OptimConfig = OptimConfig()
     loop: LoopConfig = LoopConfig()
@@ -149,21 +137,18 @@ def flag_fields() -> dict: # Flag -> (name of its part, '' for none; its datacla
 # %% ../../nbs/21b_cli.config.ipynb #f45056ed
 SD_VAE, CLIP_B32 = 'stabilityai/sd-vae-ft-ema', 'ViT-B-32-quickgelu:laion400m_e32'
 _TOYS = RunConfig(model='DiT-Clipped-T/4', data=DataConfig(data='pictograms'),
-    encoders=EncoderConfig(vae='scratch', clip='scratch'),
-    objective=ObjectiveConfig(shift=2., logit_normal=(0., 1.2)),
+    encoders=EncoderConfig(vae='scratch', clip='scratch'), objective=ObjectiveConfig(shift=2., logit_normal=(0., 1.2)),
     optim=OptimConfig(steps=5000, lr=1e-3, ema_decay=.998, warmup=100, precision='auto'),
     loop=LoopConfig(save_every=250, sample_every=500), sampling=SamplingConfig(sampling_steps=8, guidance=2.))
 PRESETS = dict(
     digits=RunConfig(model='DiT-T/4', objective=ObjectiveConfig(objective='v', schedule='cosine'),
         optim=OptimConfig(lr=2e-3, ema_decay=.99), sampling=SamplingConfig(sampler='ddim', guidance=3.)),
     pictograms=_TOYS,
-    captions=RunConfig(model='DiT-Clipped-B/2', data=DataConfig(data='folder:'),
-        encoders=EncoderConfig(vae=SD_VAE, clip=CLIP_B32),
+    captions=RunConfig(model='DiT-Clipped-B/2', data=DataConfig(data='folder:'), encoders=EncoderConfig(vae=SD_VAE, clip=CLIP_B32),
         optim=OptimConfig(steps=100_000, batch_size=32, lr=1e-4, ema_decay=.9999, warmup=1000)))
 
 # %% ../../nbs/21b_cli.config.ipynb #576b60e7
-REFINE = replace(_TOYS, model=None, data=replace(_TOYS.data, items=81_920),
-    optim=replace(_TOYS.optim, lr=5e-4, steps=9000),
+REFINE = replace(_TOYS, model=None, data=replace(_TOYS.data, items=81_920), optim=replace(_TOYS.optim, lr=5e-4, steps=9000),
     encoders=replace(_TOYS.encoders, text_steps=900, vae_steps=5000, image_steps=300))
 SCRATCH = replace(_TOYS, model='DiT-Clipped-T/2', data=DataConfig(data='folder:', image_size=64))
 
@@ -176,8 +161,7 @@ def data_kind(
     "The kind of a data set"
     source, colon, where = data.partition(':')
     if source in SOURCES and colon: return 'cache' if source == 'cache' else 'captions'
-    require(source not in SOURCES, f'--data {data}: {source} of what? Pass {source}:PLACE, such as '
-        f'{source}:my_pictures')
+    require(source not in SOURCES, f'--data {data}: {source} of what? Pass {source}:PLACE, such as {source}:my_pictures')
     return one_of(data, DATA_KINDS[:2], 'data')
 
 # %% ../../nbs/21b_cli.config.ipynb #168157d5
@@ -192,8 +176,7 @@ def refuse_unread(
     odd = [k for k in flags if k not in legal]
     who = {k: ' and '.join(known[k][1].metadata['reads']) for k in odd}
     near = [n for k in odd for n in difflib.get_close_matches(k, legal, 1)]
-    require(not odd, f'--data of the kind {kind} does not read '
-        + ', '.join(f'--{k} (read by {who[k]})' for k in odd)
+    require(not odd, f'--data of the kind {kind} does not read ' + ', '.join(f'--{k} (read by {who[k]})' for k in odd)
         + ': leave it out' + (f'; the nearest that it reads is --{near[0]}' if near else ''))
 
 # %% ../../nbs/21b_cli.config.ipynb #b07d3094
@@ -202,13 +185,9 @@ def scratch(self: RunConfig) -> tuple: # 'vae' and 'clip', those that are
     "Which encoders are trained from nothing"
     return tuple(k for k in ('vae', 'clip') if getattr(self.encoders, k) == 'scratch')
 
-def _other_sizes(c):
-    return {k: v for k, v in dict(
-        hidden_size=c.width, num_heads=(c.width or 0)//64, depth=c.depth).items() if v}
+def _other_sizes(c): return {k: v for k, v in dict(hidden_size=c.width, num_heads=(c.width or 0)//64, depth=c.depth).items() if v}
 
-# %% ../../nbs/21b_cli.config.ipynb #495a05e5
-# flag -> what must be scratch
-_STAGE_OF = dict(vae_steps='vae', image_steps='clip', clip_teacher='clip', clip_texts='clip')
+_STAGE_OF = dict(vae_steps='vae', image_steps='clip', clip_teacher='clip', clip_texts='clip')   # flag -> what must be scratch
 
 def refuse_idle(
     config: RunConfig, # With the flags in it
@@ -216,21 +195,16 @@ def refuse_idle(
 ):
     "ValueError for flags that have no effect beside the others"
     kind = data_kind(config.data.data)
-    require('val_every' not in flags or config.data.val,
-        '--val_every without --val: say how many items are kept for it')
+    require('val_every' not in flags or config.data.val, '--val_every without --val: say how many items are kept for it')
     idle = [k for k, part in _STAGE_OF.items() if k in flags and part not in config.scratch]
     idle += ['minutes']*('minutes' in flags and not config.scratch)
-    require(not idle, f'--{", --".join(idle)} without --vae scratch or --clip scratch: nothing is trained '
-        'before the transformer')
-    alone = [k for k in ('clip_texts', 'text_steps') if k in flags and kind == 'captions'
-        and not config.encoders.clip_teacher]
+    require(not idle, f'--{", --".join(idle)} without --vae scratch or --clip scratch: nothing is trained before the transformer')
+    alone = [k for k in ('clip_texts', 'text_steps') if k in flags and kind == 'captions' and not config.encoders.clip_teacher]
     require(not alone, f'--{", --".join(alone)} without --clip_teacher: with pictures of your own the text '
         'tower has a stage to itself only when a teacher says what texts mean')
-    require(not (config.width or 0) % 64,
-        f'--width {config.width}: expected a multiple of 64, since every 64 are a head')
-    require(kind != 'cache' or not config.scratch,
-        f'--{" and --".join(config.scratch)} scratch: a cache holds latents '
-        'and texts of trained encoders; name those, or pass the pictures')
+    require(not (config.width or 0) % 64, f'--width {config.width}: expected a multiple of 64, since every 64 are a head')
+    require(kind != 'cache' or not config.scratch, f'--{" and --".join(config.scratch)} scratch: a cache '
+        'holds latents and texts of trained encoders; name those, or pass the pictures')
 
 # %% ../../nbs/21b_cli.config.ipynb #3b058ae9
 def _value(name, value):
@@ -241,8 +215,7 @@ def _value(name, value):
 def _replaced(config, values):
     parts = {}
     for k, v in values.items(): parts.setdefault(flag_fields()[k][0], {})[k] = v
-    return replace(config, **parts.pop('', {}),
-        **{p: replace(getattr(config, p), **vs) for p, vs in parts.items()})
+    return replace(config, **parts.pop('', {}), **{p: replace(getattr(config, p), **vs) for p, vs in parts.items()})
 
 def override(
     config: RunConfig, # A preset, or any run
@@ -258,16 +231,14 @@ def override(
 # %% ../../nbs/21b_cli.config.ipynb #232734ad
 def _usual(name, part, f):
     "The presets' values in words"
-    said = {k: getattr(getattr(p, part) if part else p, name) for k, p in PRESETS.items()
-        if k in f.metadata['reads']}
+    said = {k: getattr(getattr(p, part) if part else p, name) for k, p in PRESETS.items() if k in f.metadata['reads']}
     said = {k: v for k, v in said.items() if v is not None and v is not False}
     if len({*map(str, said.values())}) == 1 and len(said) > 1: return f'; {[*said.values()][0]}'
     return ''.join(f'; {k} {v}' for k, v in said.items() if v != 'scratch')
 
 def run_flags() -> dict: # Name -> `Flag`, all but --data
     "The fields of `RunConfig` as flags"
-    return {k: Flag(f.metadata['help'] + _usual(k, part, f), f.type, False if f.type is bool else None,
-        part or 'model')
+    return {k: Flag(f.metadata['help'] + _usual(k, part, f), f.type, False if f.type is bool else None, part or 'model')
         for k, (part, f) in flag_fields().items() if k != 'data'}
 
 # %% ../../nbs/21b_cli.config.ipynb #32df76f5
@@ -286,10 +257,8 @@ def from_dict(cls: RunConfig,
     "A config from names and values"
     kinds = {f.name: f.type for f in fields(cls) if is_dataclass(f.type)}
     for k in d: one_of(k, [f.name for f in fields(cls)], f'entry of {where}')
-    parts = {k: from_json(c, typed(d.get(k, {}), dict[str, Any], f'{k} in {where}'), f'{k} in {where}')
-        for k, c in kinds.items()}
-    return cls(**parts, **{f.name: typed(d.get(f.name), f.type, f'{f.name} in {where}') for f in fields(cls)
-        if f.name not in kinds})
+    parts = {k: from_json(c, typed(d.get(k, {}), dict[str, Any], f'{k} in {where}'), f'{k} in {where}') for k, c in kinds.items()}
+    return cls(**parts, **{f.name: typed(d.get(f.name), f.type, f'{f.name} in {where}') for f in fields(cls) if f.name not in kinds})
 
 # %% ../../nbs/21b_cli.config.ipynb #2220769b
 def save_run(
@@ -297,8 +266,7 @@ def save_run(
     out                # Its folder
 ) -> Path: # OUT/config.json
     "Add `config` to the config.json of a run folder"
-    file = Path(out)/'config.json'
-    held = read_json(file) if file.is_file() else {}
+    file = Path(out)/'config.json'; held = read_json(file) if file.is_file() else {}
     write_json(file, held | dict(version=VERSION, run=config.to_dict()))
     return file
 
@@ -317,19 +285,16 @@ def _version_1(d, where):
     values |= {k: typed(recipe[k], t, f'{k} in {where}') for k, t in _FORMER.items() if k in recipe}
     return _replaced(replace(PRESETS['captions' if kind == 'cache' else kind], model=None), values)
 
-def _old_value(k, v, where):
-    return typed(tuple(v) if isinstance(v, list) else v, flag_fields()[k][1].type, f'{k} in {where}')
+def _old_value(k, v, where): return typed(tuple(v) if isinstance(v, list) else v, flag_fields()[k][1].type, f'{k} in {where}')
 
 # %% ../../nbs/21b_cli.config.ipynb #ec1d44aa
 def read_run(
     folder # Run folder or one of its checkpoints, made by this version or an older one
 ) -> RunConfig: # ValueError names the file and the entry that is wrong
     "The config of a run"
-    folder = Path(folder)
-    places = folder, folder/'dit', *folder.resolve().parents[:2]
+    folder = Path(folder); places = folder, folder/'dit', *folder.resolve().parents[:2]
     file = next((p/'config.json' for p in places if (p/'config.json').is_file()), folder/'config.json')
     d = read_json(file)
     if 'run' not in d: return _version_1(d, file)
-    require(d.get('version') == VERSION,
-        f'{file} has version {d.get("version")!r}, this is version {VERSION}: update dit_clipped')
+    require(d.get('version') == VERSION, f'{file} has version {d.get("version")!r}, this is version {VERSION}: update dit_clipped')
     return RunConfig.from_dict(typed(d['run'], dict[str, Any], f'run in {file}'), f'run in {file}')

@@ -34,8 +34,7 @@ def start_folder(
 # %% ../../nbs/21c_cli.encoders.ipynb #f1113e29
 def _encoder_names(home, init):
     if is_shipped(init): return init, init
-    if (home/'model_index.json').is_file():
-        return str(home.absolute()/'vae'), str(home.absolute()/'text_encoder')
+    if (home/'model_index.json').is_file(): return str(home.absolute()/'vae'), str(home.absolute()/'text_encoder')
     record = read_json(home/'encoders.json')
     names = [record.get(k, {}).get('name') for k in ('vae', 'text_encoder')]
     require(all(names), f'{home} has no VAE or no text tower: --init needs a model that reads captions')
@@ -53,10 +52,8 @@ def start_manner(
     if not (home/'model_index.json').is_file():
         c = read_run(home)
         return dict(asdict(c.sampling), shift=c.objective.shift, vae=vae, clip=clip)
-    index = read_json(home/'model_index.json')
-    names = dict(sampler='sampler', steps='sampling_steps', guidance='guidance')
-    require({*names} <= {*index}, f'{home}/model_index.json lacks one of {", ".join(names)}: '
-        'restore it, or fetch it again')
+    index, names = read_json(home/'model_index.json'), dict(sampler='sampler', steps='sampling_steps', guidance='guidance')
+    require({*names} <= {*index}, f'{home}/model_index.json lacks one of {", ".join(names)}: restore it, or fetch it again')
     shift = getattr(load_objective(home/'scheduler').path, 'shift', None)
     return dict({v: index[k] for k, v in names.items()}, shift=shift, vae=vae, clip=clip)
 
@@ -68,8 +65,7 @@ def _base(kind, flags):
     return PRESETS['captions' if kind == 'cache' else kind]
 
 def _which(data, preset):
-    require(None in (data, preset) or data == preset,
-        f'--data {data} and --preset {preset}: pass one of them')
+    require(None in (data, preset) or data == preset, f'--data {data} and --preset {preset}: pass one of them')
     return data or preset or 'digits'
 
 # %% ../../nbs/21c_cli.encoders.ipynb #740536fb
@@ -95,14 +91,10 @@ def check_places(
     "FileNotFoundError for a place that is not there, before anything slow is done"
     clip, (source, _, where) = config.encoders.clip, config.data.data.partition(':')
     known = clip in (None, 'shipped', 'scratch') or Path(clip).is_dir() or ':' in clip
-    require(known, f'no folder {clip}: pass a folder of CLIPText, or NAME:PRETRAINED of open_clip, '
-        f'such as {CLIP_B32}', FileNotFoundError)
-    require(source not in ('coco', 'folder') or Path(where).expanduser().is_dir(),
-        f'no folder {where}: check the path', FileNotFoundError)
+    require(known, f'no folder {clip}: pass a folder of CLIPText, or NAME:PRETRAINED of open_clip, such as {CLIP_B32}', FileNotFoundError)
+    require(source not in ('coco', 'folder') or Path(where).expanduser().is_dir(), f'no folder {where}: check the path', FileNotFoundError)
     start_folder(config.init)
-    if config.encoders.clip_teacher:
-        from dit_clipped.text import open_guide
-        open_guide(config.encoders.clip_teacher, config.encoders.clip_texts)
+    if config.encoders.clip_teacher: from dit_clipped.text import open_guide; open_guide(config.encoders.clip_teacher, config.encoders.clip_texts)
 
 # %% ../../nbs/21c_cli.encoders.ipynb #844407ea
 @dataclass(frozen=True)
@@ -113,7 +105,6 @@ class Encoders:
     vae_name: str=None    # As the run folder will name them: shipped, a folder, a Hub name
     text_name: str=None   # The same, or NAME:PRETRAINED
 
-# %% ../../nbs/21c_cli.encoders.ipynb #e569f487
 def own_device() -> torch.device:
     "The device of this process, also when torchrun started several on one machine"
     if torch.cuda.is_available(): torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
@@ -125,26 +116,21 @@ def open_text(name: str, # shipped, a folder, or NAME:PRETRAINED
 ): # A `CLIPText`
     "A text tower by name"
     from dit_clipped.text import CLIPText
-    if is_shipped(name) or Path(name).is_dir():
-        return CLIPText.from_pretrained(find_folder(name, part='text_encoder'))
+    if is_shipped(name) or Path(name).is_dir(): return CLIPText.from_pretrained(find_folder(name, part='text_encoder'))
     return CLIPText.from_open_clip(*name.split(':', 1), local_files_only=offline)
 
-# %% ../../nbs/21c_cli.encoders.ipynb #82003715
 def open_encoders(
     config: RunConfig # Whose encoders are trained already
 ) -> Encoders: # On the device of this process
     "The parts that stay as they are"
     from dit_clipped.latents import VAE
-    e, dev = config.encoders, own_device()
-    text = open_text(e.clip, e.offline)
+    e, dev = config.encoders, own_device(); text = open_text(e.clip, e.offline)
     vae = VAE.from_pretrained(e.vae, local_files_only=e.offline)
     return Encoders(vae.to(dev), text.to(dev), e.vae, e.clip)
 
 # %% ../../nbs/21c_cli.encoders.ipynb #5110f47e
-# of one step, or of one item
-SECONDS = dict(text_steps=.9, vae_steps=.27, items=.007, steps=.445, image_steps=.25)
-# which encoder a stage is for
-_WORK = dict(text_steps='clip', vae_steps='vae', image_steps='clip')
+SECONDS = dict(text_steps=.9, vae_steps=.27, items=.007, steps=.445, image_steps=.25)  # of a step or an item
+_WORK = dict(text_steps='clip', vae_steps='vae', image_steps='clip')  # encoder of a stage
 
 # %% ../../nbs/21c_cli.encoders.ipynb #3ffe5740
 def fast_precision(
@@ -153,7 +139,6 @@ def fast_precision(
     "bf16 where this device multiplies it fast; on some CPUs it is fifty times slower than fp32"
     return 'bf16' if default_dtype(device) == torch.bfloat16 else 'no'
 
-# %% ../../nbs/21c_cli.encoders.ipynb #f5f9187c
 def pace(
     device=None # `default_device()` when None
 ) -> float: # 1: as fast as the core of `SECONDS`; 2: half as fast
@@ -192,14 +177,12 @@ def _costs(config):
     work = gflops(net, max(4, side//4))*config.optim.batch_size
     per['steps'] *= work/(gflops(usual.model, 16)*usual.optim.batch_size)
     for k, part in _WORK.items(): per[k] *= part in config.scratch
-    own = data_kind(config.data.data) == 'pictograms' or config.encoders.clip_teacher
-    return per if own else dict(per, text_steps=0)
+    lesson = data_kind(config.data.data) == 'pictograms' or config.encoders.clip_teacher
+    return per if lesson else dict(per, text_steps=0)
 
-# %% ../../nbs/21c_cli.encoders.ipynb #2b2f2692
 def _shrunk(config, overrides):
     "Counts that fit into the minutes"
     n, speed = _counts(config), pace(); cost = {k: c*n[k]*speed for k, c in _costs(config).items()}
-    # all are cached
     kept = [k for k in n if k in overrides or k == 'items' and data_kind(config.data.data) == 'captions']
     left = config.loop.minutes*60 - sum(cost[k] for k in kept)
     share = max(0., left)/max(1e-9, sum(c for k, c in cost.items() if k not in kept))
@@ -211,12 +194,10 @@ def _kept_plan(file, config, overrides):
     now = dict(_counts(config), minutes=config.loop.minutes)
     was = dict({f: getattr(p, k) for k, f in _PLAN.items()}, minutes=p.minutes)
     for k in overrides:
-        require(k not in was or now[k] == was[k],
-            f'{file} says {k} {was.get(k)}, and now comes {now.get(k)}: '
+        require(k not in was or now[k] == was[k], f'{file} says {k} {was.get(k)}, and now comes {now.get(k)}: '
             f'a run follows the plan it began with. Leave --{k} out, or pass another --out')
     return p
 
-# %% ../../nbs/21c_cli.encoders.ipynb #cff1965c
 def plan(
     config: RunConfig, # Of a run that trains its encoders
     out,               # Run folder: the plan is kept in plan.json
@@ -241,7 +222,6 @@ def stages(
     text = ['text tower' if toys else 'text and image tower']*('clip' in config.scratch)
     return text + ['VAE']*('vae' in config.scratch) + ['latent cache', 'transformer'] + ['image tower']*toys
 
-# %% ../../nbs/21c_cli.encoders.ipynb #29390bf9
 def say_stage(
     config: RunConfig, # Of the run
     stage: str         # One of its `stages`
@@ -261,11 +241,9 @@ def run_precision(
     config: RunConfig # Its `precision` may be auto
 ) -> str: # no, bf16 or fp16
     "The precision of a run on this device"
-    p = config.optim.precision
-    return fast_precision(default_device()) if p == 'auto' else p
+    return fast_precision(default_device()) if config.optim.precision == 'auto' else config.optim.precision
 
-# short runs save more often, but not before step 20
-def _often(every, steps): return min(every, max(20, steps//4))
+def _often(every, steps): return min(every, max(20, steps//4))   # short runs: more often
 
 # %% ../../nbs/21c_cli.encoders.ipynb #aab72fd9
 def train_text(
@@ -278,11 +256,9 @@ def train_text(
     "The text tower, and the image tower that scoring reads"
     from dit_clipped.text import ClipRecipe, train_clip
     e, short, wording = config.encoders, config.data.short_captions, config.data.wording
-    recipe = ClipRecipe(text_steps=e.text_steps, image_steps=e.image_steps, seed=config.loop.seed,
-        wording=wording, short_captions=short and max(short, .25), save_every=_often(100, e.image_steps),
-        word_dropout=.15*(wording != 'train'))
-    train_clip(out/'clip', recipe, pictures, stage=stage,
-        init=start_folder(config.init) if pictures is None else None,
+    recipe = ClipRecipe(text_steps=e.text_steps, image_steps=e.image_steps, seed=config.loop.seed, wording=wording,
+        short_captions=short and max(short, .25), save_every=_often(100, e.image_steps), word_dropout=.15*(wording != 'train'))
+    train_clip(out/'clip', recipe, pictures, stage=stage, init=start_folder(config.init) if pictures is None else None,
         teacher=e.clip_teacher, texts=e.clip_texts, progress=progress)
     _done(out/'clip'/('clip_image' if stage == 'image' else 'text_encoder')/'model.safetensors',
         'image tower' if stage == 'image' else 'text tower')
@@ -299,11 +275,10 @@ def train_pixels(
     from dit_clipped.latents import VAERecipe, train_vae
     folder, home, n = out/'vae/vae', start_folder(config.init), config.encoders.vae_steps
     if not (folder/'config.json').is_file():
-        recipe = VAERecipe(steps=n, lr=1e-3 if home else 2e-3, seed=config.loop.seed,
-            save_every=_often(250, n), measured=min(1024, max(64, n)), precision=run_precision(config))
+        recipe = VAERecipe(steps=n, lr=1e-3 if home else 2e-3, seed=config.loop.seed, save_every=_often(250, n),
+            measured=min(1024, max(64, n)), precision=run_precision(config))
         try: train_vae(out/'vae', recipe, pictures, init=home and home/'vae', progress=progress)
-        except KeyboardInterrupt:
-            raise Stopped('stopped in the stage VAE: the same command goes on from there') from None
+        except KeyboardInterrupt: raise Stopped('stopped in the stage VAE: the same command goes on from there') from None
     return folder
 
 # %% ../../nbs/21c_cli.encoders.ipynb #0cecdc92
@@ -317,8 +292,7 @@ def make_encoders(
     names = dict(vae=config.encoders.vae, clip=config.encoders.clip)
     if 'clip' in config.scratch:
         stage = stages(config)[0]; say_stage(config, stage)
-        names['clip'] = str(train_text(config, out, pictures, 'text' if stage == 'text tower' else 'both',
-            progress)/'text_encoder')
+        names['clip'] = str(train_text(config, out, pictures, 'text' if stage == 'text tower' else 'both', progress)/'text_encoder')
     if 'vae' in config.scratch:
         say_stage(config, 'VAE'); names['vae'] = str(train_pixels(config, out, pictures, progress))
     enc = open_encoders(replace(config, encoders=replace(config.encoders, **names)))

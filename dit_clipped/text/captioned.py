@@ -89,7 +89,6 @@ def moved(
     s, (a, b) = x.shape[-1], torch.randint(2*most + 1, (2,)).tolist()
     return F.pad(x[None], [most]*4, mode='replicate')[0, :, a:a + s, b:b + s]
 
-# %% ../../nbs/15j_text.captioned.ipynb #45595606
 class CaptionPairs(Dataset):
     "Items (picture (3,s,s), rows (l,), number of the picture, number of the caption)"
     def __init__(self,
@@ -115,7 +114,6 @@ def same_pairs(
     equal = (ids[:, None] == ids).all(-1)                                                 # (b,b)
     return equal | (pictures[:, None] == pictures) | (captions[:, None] == captions)
 
-# %% ../../nbs/15j_text.captioned.ipynb #d698cec0
 def pairs_loss(
     net: TinyCLIP, # Both towers learn
     x: Tensor,     # Pictures (b,3,s,s)
@@ -137,7 +135,6 @@ def _kept(run, pairs, make=TinyCLIP, **more):
     more = more or dict(slots=False); net = make(text.tokenizer.vocab_size, text.context_length, size, **more)
     return text.tokenizer, net.take(text, looks)
 
-# %% ../../nbs/15j_text.captioned.ipynb #a4de8413
 def _origin(tokenizer):
     own = hasattr(tokenizer, 'words')
     return dict(words=len(tokenizer.words)) if own else dict(rows=tokenizer.vocab_size)
@@ -161,12 +158,10 @@ def pairs_stage(
 # %% ../../nbs/15j_text.captioned.ipynb #211381ba
 def _finished(run, *folders): return all((run.out/f/'model.safetensors').is_file() for f in folders)
 
-# %% ../../nbs/15j_text.captioned.ipynb #93759780
 def _export(run, net, tokenizer, folders):
     make = dict(text_encoder=lambda: net.text_encoder(tokenizer), clip_image=net.clip_image)
     for f in folders: make[f]().save_pretrained(run.out/f, torch.float16)
 
-# %% ../../nbs/15j_text.captioned.ipynb #0b0378fe
 def _through(run, make, asked, *folders):
     "Train the stage that `make` gives, unless its towers are there; whether they are in the end"
     if _finished(run, *folders): return True
@@ -248,7 +243,6 @@ def _asked(run, data, guide=None):
     lesson = dict(teacher=fingerprint(guide.teacher), texts=text_hash(guide.texts)) if guide else {}
     return json.loads(json.dumps(dict(recipe=recipe, data=data, init=init) | lesson))
 
-# %% ../../nbs/15j_text.captioned.ipynb #72e819dc
 def _agree(run, asked):
     "ValueError when `run.out` was begun with something else"
     file = run.out/'clip.json'; diff = differences(read_json(file), asked) if file.is_file() else []
