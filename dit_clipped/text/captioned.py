@@ -135,9 +135,7 @@ def _kept(run, pairs, make=TinyCLIP, **more):
     more = more or dict(slots=False); net = make(text.tokenizer.vocab_size, text.context_length, size, **more)
     return text.tokenizer, net.take(text, looks)
 
-def _origin(tokenizer):
-    own = hasattr(tokenizer, 'words')
-    return dict(words=len(tokenizer.words)) if own else dict(rows=tokenizer.vocab_size)
+def _origin(t): return dict(words=len(t.words)) if hasattr(t, 'words') else dict(rows=t.vocab_size)
 
 # %% ../../nbs/15j_text.captioned.ipynb #8aedaf6f
 def pairs_stage(
@@ -148,8 +146,7 @@ def pairs_stage(
     set_seed(run.recipe.seed); pairs = read_pairs(data)
     if run.init: tokenizer, net = _kept(run, pairs)
     else:
-        tokenizer = words_of(pairs.captions)
-        size = pairs.pictures.shape[-1]
+        tokenizer = words_of(pairs.captions); size = pairs.pictures.shape[-1]
         net = TinyCLIP(tokenizer.vocab_size, tokenizer.context_length, size, False, run.recipe.seed)
     items = CaptionPairs(pairs, tokenizer)
     return ClipStage('pairs', net.learn('text', 'image'), items, default_collate, pairs_loss,
@@ -168,8 +165,7 @@ def _through(run, make, asked, *folders):
     stage = make(); write_json(run.out/'clip.json', asked)
     t = stage_trainer(run, stage).fit()
     if t.step < stage.steps: return False                                                 # stopped
-    _export(run, t.model, stage.data.tokenizer, folders)
-    return True
+    _export(run, t.model, stage.data.tokenizer, folders); return True
 
 # %% ../../nbs/15j_text.captioned.ipynb #c4bd875d
 class TaughtPairs(CaptionPairs):
@@ -197,8 +193,7 @@ def taught_pairs_loss(
 ) -> Tensor: # Scalar
     "`pairs_loss` plus `agreement_loss`"
     v, more, w = lesson; pooled = net.read(torch.cat([ids, more]))[0]                      # (2b,d)
-    same = same_pairs(ids, pictures, captions)
-    contrast = clip_loss(net.look(x), pooled[:len(x)], net.scale, same)
+    contrast = clip_loss(net.look(x), pooled[:len(x)], net.scale, same_pairs(ids, pictures, captions))
     return contrast + agreement_loss(net, pooled, torch.cat([v, w]))
 
 # %% ../../nbs/15j_text.captioned.ipynb #04083ee9
@@ -237,8 +232,7 @@ def _asked(run, data, guide=None):
     data = data if data is None else dict(kind=type(data).__name__, items=len(data)) | own()
     init = run.init and CLIPText.from_pretrained(run.init/'text_encoder').sha256()
     r, names = run.recipe, ('save_every', 'wording', 'word_dropout')
-    # runs from before the grammar lack its fields
-    old = data is not None or (r.wording, r.word_dropout) == ('train', 0)
+    old = data is not None or (r.wording, r.word_dropout) == ('train', 0)   # from before the grammar
     recipe = {k: v for k, v in asdict(r).items() if k not in names[:3 if old else 1]}
     lesson = dict(teacher=fingerprint(guide.teacher), texts=text_hash(guide.texts)) if guide else {}
     return json.loads(json.dumps(dict(recipe=recipe, data=data, init=init) | lesson))
@@ -254,15 +248,14 @@ def _warn_of_half(run):
     "Older versions trained by a loop of their own, into `checkpoints`"
     old = sorted((run.out/'checkpoints').glob('step_*'))
     if old and not _finished(run, 'text_encoder'):
-        warnings.warn(f'{run.out} holds half a text tower of an older version ({old[-1].name}), whose loop '
-            f'is '
-            f'no longer here: this stage begins anew. {run.out/"checkpoints"} is not needed any more')
+        warnings.warn(f'{run.out} holds half a text tower of an older version ({old[-1].name}), whose '
+            f'loop is no longer here: this stage begins anew. {run.out/"checkpoints"} is not needed any more')
 
 def _check_order(run, stage):
     "Refuse, before anything is written, what cannot be continued"
     _warn_of_half(run)
-    require(stage != 'image' or _finished(run, 'text_encoder'), f"{run.out} has no trained text tower yet: "
-        "stage='text' comes first")
+    require(stage != 'image' or _finished(run, 'text_encoder'),
+        f"{run.out} has no trained text tower yet: stage='text' comes first")
 
 def _pictograms(run, stage, asked):
     if _through(run, partial(text_stage, run), asked, 'text_encoder') and stage != 'text':
@@ -274,7 +267,6 @@ def _own_randomness():
     try: yield
     finally: set_rng(state)
 
-# %% ../../nbs/15j_text.captioned.ipynb #e9b72fe3
 def _train(run, data, stage, guide, asked):
     "The stages of a run, with random numbers of their own"
     with _own_randomness():
