@@ -14,8 +14,8 @@ import torch
 from ..core import one_of, require, set_seed
 from .config import PRESETS, ObjectiveConfig, RunConfig, SamplingConfig
 from .config import _other_sizes, data_kind, read_run, save_run
-from .encoders import Encoders, check_places, make_encoders, open_encoders, run_precision, say_stage
-from .encoders import _often, start_folder, train_text
+from .encoders import Encoders, check_places, make_encoders, open_encoders, run_precision
+from .encoders import _often, say_stage, start_folder, train_text
 from .sources import Source, make_source, open_pictures, sized_pictures, staged_pictures
 
 # %% ../../nbs/21e_cli.build.ipynb #a2197eb9
@@ -35,6 +35,7 @@ def _fits(shape, encoders):
     if encoders.text is None: return dict(fits, num_classes=10)
     return dict(fits, pooled_dim=encoders.text.pooled_dim, context_dim=encoders.text.context_dim)
 
+# %% ../../nbs/21e_cli.build.ipynb #d4809d63
 def start_model(
     init # What --init says
 ): # A `DiT` in float32 and train mode; None for a published file and for nothing
@@ -47,9 +48,11 @@ def start_model(
     return load_model(latest_checkpoint(home), file='ema.safetensors').float().train()
 
 # %% ../../nbs/21e_cli.build.ipynb #d39b9c68
-def _sizes(c): return f'depth {c.depth}, width {c.hidden_size}, patch {c.patch_size}, input {c.input_size}, text ' \
-    f'{c.pooled_dim} and {c.context_dim}'
+def _sizes(c):
+    return (f'depth {c.depth}, width {c.hidden_size}, patch {c.patch_size}, input {c.input_size}, '
+        f'text {c.pooled_dim} and {c.context_dim}')
 
+# %% ../../nbs/21e_cli.build.ipynb #e581eba3
 def make_denoiser(
     config: RunConfig,  # Zoo name, or `init` with its own sizes
     shape: tuple,       # (c,h,w) that it sees
@@ -65,8 +68,8 @@ def make_denoiser(
     if config.init is None: return net, 'random weights'
     if old is None: return net, labels_to_captions(net, read_state(config.init), config.init)
     same = old.config == net.config and all(getattr(net.config, k) == v for k, v in fits.items())
-    require(same, f'{config.init} holds {_sizes(old.config)}; asked for: {_sizes(net.config)}, with encoders and pictures '
-        f'for {fits}: leave out model, width, depth, image_size, vae and clip to take its own')
+    require(same, f'{config.init} holds {_sizes(old.config)}; asked for: {_sizes(net.config)}, with encoders '
+        f'and pictures for {fits}: leave out model, width, depth, image_size, vae and clip to take its own')
     net.load_state_dict(old.state_dict())
     return net, f'all {len(net.state_dict())} tensors of {config.init}'
 
@@ -79,7 +82,8 @@ def pipeline_of(
 ): # A `DiTClippedPipeline`
     "The parts as a pipeline, which knows how to draw and that its weights are trained"
     from dit_clipped.pipeline import DiTClippedPipeline
-    config = dict(steps=sampling.sampling_steps, guidance=sampling.guidance, sampler=sampling.sampler, trained=True)
+    config = dict(steps=sampling.sampling_steps, guidance=sampling.guidance, sampler=sampling.sampler,
+        trained=True)
     return DiTClippedPipeline(model, objective, encoders.vae, encoders.text, config)
 
 # %% ../../nbs/21e_cli.build.ipynb #40dc29ee
@@ -93,8 +97,9 @@ def draw_labels(
     progress: bool=False  # Show a bar
 ) -> torch.Tensor: # Pictures (b,c,h,w) in [-1,1]
     "Draw one picture per label"
-    return pipe(class_labels=[int(k) for k in labels], seed=seed, scheduler=sampler, num_inference_steps=steps,
-        guidance_scale=guidance, output_type='latent', progress=progress).images.clamp(-1, 1)
+    return pipe(class_labels=[int(k) for k in labels], seed=seed, scheduler=sampler,
+        num_inference_steps=steps, guidance_scale=guidance, output_type='latent',
+        progress=progress).images.clamp(-1, 1)
 
 # %% ../../nbs/21e_cli.build.ipynb #9800b31d
 def sample_grid(
@@ -117,9 +122,12 @@ def _trainer_options(config):
     names = {f.name for f in fields(Habits)}
     own = {k: v for part in (config.optim, config.loop) for k, v in vars(part).items() if k in names}
     usual = PRESETS['pictograms'].loop.save_every
-    if config.scratch and config.loop.save_every == usual: own['save_every'] = _often(usual, config.optim.steps)
-    return own | dict(warmup=min(config.optim.warmup, config.optim.steps//10), precision=run_precision(config))
+    if config.scratch and config.loop.save_every == usual:
+        own['save_every'] = _often(usual, config.optim.steps)
+    return own | dict(warmup=min(config.optim.warmup, config.optim.steps//10),
+        precision=run_precision(config))
 
+# %% ../../nbs/21e_cli.build.ipynb #93820fe2
 def _extra(config):
     "What stands under `extra` in config.json since version 1"
     known = dict(data=config.data.data, **asdict(config.objective), **asdict(config.sampling))
@@ -208,10 +216,12 @@ def _add_images(run, home):
     "The image tower, which scoring reads from the pipeline folder"
     if data_kind(run.config.data.data) == 'pictograms':
         say_stage(run.config, 'image tower'); train_text(run.config, run.out, None, 'image', run.progress)
-    if 'clip' in run.config.scratch: shutil.copytree(run.out/'clip/clip_image', home/'clip_image', dirs_exist_ok=True)
+    if 'clip' in run.config.scratch:
+        shutil.copytree(run.out/'clip/clip_image', home/'clip_image', dirs_exist_ok=True)
 
+# %% ../../nbs/21e_cli.build.ipynb #12afbed1
 class _KeepConfig:
-    "A callback: `run` in config.json after the first step, since `Trainer` writes that file anew when it starts"
+    "A callback: `run` in config.json after the first step, since `Trainer` writes the file anew at its start"
     def __init__(self, config): self.config, self.done = config, False
     def __call__(self, trainer):
         if trainer.main and not self.done: save_run(self.config, trainer.out)
@@ -236,6 +246,7 @@ def fit_run(
     if home: _add_images(run, home)
     return home
 
+# %% ../../nbs/21e_cli.build.ipynb #7468c1fb
 def _losses(report, trainer):
     n = len(report.bad)
     return [n and f'pictures that could not be used: {n}, see {report.path.name}',
@@ -258,5 +269,6 @@ def open_run(
         'or one of its checkpoints', FileNotFoundError)
     if (path/'checkpoints').is_dir(): path = latest_checkpoint(path) or path/'checkpoints'
     file = one_of(weights, ['ema', 'model'], 'weights') + '.safetensors'
-    read_run(path)                                                 # a damaged config is named before weights are read
+    # a damaged config is named before weights are read
+    read_run(path)
     return DiTClippedPipeline.from_pretrained(path, device=device, denoiser=load_model(path, file=file))

@@ -29,30 +29,34 @@ def plain_type(
     kind, args = typing.get_origin(hint), typing.get_args(hint)
     if kind is typing.Annotated: return plain_type(args[0])
     if kind is typing.Literal: return type(args[0]), None
-    if kind in (typing.Union, types.UnionType): return plain_type(next(a for a in args if a is not type(None)))
+    if kind in (typing.Union, types.UnionType):
+        return plain_type(next(a for a in args if a is not type(None)))
     if kind is tuple: return plain_type(args[0])[0], len(args)
     return (hint if hint in (int, float, str, bool) else str), None
 
 # %% ../../nbs/21a_cli.command.ipynb #8b19cb26
 def flags_of(
-    f # A function whose parameters have docments; its attributes `fields` and `flags`, if any, have more of them
+    f # A function whose parameters have docments; attributes `fields` and `flags` may hold more
 ) -> dict: # Name -> `Flag`
     "The flags of a command"
     known = docments(f, full=True, returns=False, eval_str=True)
     named = {k: p for k, p in signature(f).parameters.items() if p.kind is not Parameter.VAR_KEYWORD}
     more = getattr(f, 'fields', {}) | getattr(f, 'flags', {})
-    return {k: Flag(known[k].docment or '', p.annotation, p.default) for k, p in named.items() if k not in more} | more
+    return {k: Flag(known[k].docment or '', p.annotation, p.default) for k, p in named.items()
+        if k not in more} | more
 
 # %% ../../nbs/21a_cli.command.ipynb #02c937da
 class _Help(argparse.HelpFormatter):
-    def __init__(self, prog): super().__init__(prog, max_help_position=28, width=int(os.environ.get('COLUMNS', 110)))
+    def __init__(self, prog):
+        super().__init__(prog, max_help_position=28, width=int(os.environ.get('COLUMNS', 110)))
 
 def _add(parser, name, flag, hidden):
     kind, many = plain_type(flag.type)
     shown = '' if flag.default in (None, False, Parameter.empty) else f' (default: {flag.default})'
     text = argparse.SUPPRESS if hidden else (flag.help + shown).replace('%', '%%')
     if kind is bool: return parser.add_argument(f'--{name}', action='store_true', help=text)
-    parser.add_argument(f'--{name}', type=kind, nargs=many, default=flag.default, help=text, metavar=kind.__name__.upper())
+    parser.add_argument(f'--{name}', type=kind, nargs=many, default=flag.default, help=text,
+        metavar=kind.__name__.upper())
 
 # %% ../../nbs/21a_cli.command.ipynb #ce89a4fb
 def parser_of(
@@ -60,7 +64,8 @@ def parser_of(
     hidden=()   # Flags that --help passes over
 ) -> argparse.ArgumentParser: # Its program is dit_clipped_NAME
     "The parser of a command, its flags in groups"
-    p = argparse.ArgumentParser(f'dit_clipped_{f.__name__}', '%(prog)s [FLAGS]', f.__doc__, formatter_class=_Help)
+    p = argparse.ArgumentParser(f'dit_clipped_{f.__name__}', '%(prog)s [FLAGS]', f.__doc__,
+        formatter_class=_Help)
     groups = {'': p}
     for k, flag in flags_of(f).items():
         if flag.group not in groups: groups[flag.group] = p.add_argument_group(flag.group)
@@ -85,7 +90,8 @@ def _spelled(parser, argv):
     flags = {s.replace('-', '_'): s for a in parser._actions for s in a.option_strings}
     parts = [a.partition('=') if a.startswith('--') else (a, '', '') for a in argv]
     for a, _, _ in parts:
-        if a[:2] == '--' and a not in flags and a[2:] in RENAMED: parser.error(f'{a} is called --{RENAMED[a[2:]]} now')
+        if a[:2] == '--' and a not in flags and a[2:] in RENAMED:
+            parser.error(f'{a} is called --{RENAMED[a[2:]]} now')
     return [flags.get(a.replace('-', '_'), a) + eq + v if a[:2] == '--' else a for a, eq, v in parts]
 
 # %% ../../nbs/21a_cli.command.ipynb #adc2f414
@@ -129,7 +135,8 @@ def with_fields(
         known = docments(cls, full=True, returns=False, eval_str=True)
         f.fields = {k: Flag(d.docment or '', d.anno, d.default) for k, d in known.items()}
         own = [p for p in signature(f).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
-        new = [Parameter(k, Parameter.KEYWORD_ONLY, default=d.default, annotation=d.type) for k, d in f.fields.items()]
+        new = [Parameter(k, Parameter.KEYWORD_ONLY, default=d.default, annotation=d.type)
+            for k, d in f.fields.items()]
         f.__signature__ = signature(f).replace(parameters=[*own, *new])
         return f
     return wrap

@@ -42,7 +42,8 @@ class DataConfig:
     max_bad: Share = flag(.01, 'Share of unreadable pictures above which the run stops', 'captions')
     val: Annotated[int, 0, 2**40] = flag(0, 'Items kept for the validation loss', OWN)
     items: Count = flag(40_960, 'Scenes in the latent cache', 'pictograms')
-    wording: Literal['people', 'grammar', 'train'] = flag('people', 'Captions: people, those of many writers, half of the time, else grammar; or train, the forms of older runs', 'pictograms')
+    wording: Literal['people', 'grammar', 'train'] = flag('people', 'Captions: people, those of '
+        'many writers, half of the time, else grammar; or train, the forms of older runs', 'pictograms')
     short_captions: Share = flag(0., "Share of captions that say less, such as 'a cat'", 'pictograms')
 
 # %% ../../nbs/21b_cli.config.ipynb #bec8ab6a
@@ -51,17 +52,18 @@ STAGED = 'pictograms', 'captions'
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     "Pictures to latents, captions to vectors"
-    vae: str|None = flag(None, "Folder or Hub name of an AutoencoderKL, 'shipped' or 'scratch'; that of --init, "
-        "else Stable Diffusion's", OWN)
-    clip: str|None = flag(None, "NAME:PRETRAINED of open_clip, a folder of CLIPText, 'shipped' or 'scratch'; that of "
-        '--init, else ViT-B-32', OWN)
-    clip_teacher: str|None = flag(None, 'With --clip scratch: folder of a sentence encoder that the text tower learns from first', 'captions')
+    vae: str|None = flag(None, "Folder or Hub name of an AutoencoderKL, 'shipped' or 'scratch'; "
+        "that of --init, else Stable Diffusion's", OWN)
+    clip: str|None = flag(None, "NAME:PRETRAINED of open_clip, a folder of CLIPText, 'shipped' or 'scratch'; "
+        'that of --init, else ViT-B-32', OWN)
+    clip_teacher: str|None = flag(None,
+        'With --clip scratch: folder of a sentence encoder that the text tower learns from first', 'captions')
     clip_texts: str|None = flag(None, 'Further texts for --clip_teacher to teach: a file, one a line', 'captions')
     offline: bool = flag(False, 'Never ask the Hub', OWN)
     vae_steps: Count = flag(5600, 'From nothing: steps of the VAE', STAGED)
     text_steps: Count = flag(600, 'From nothing: steps of the text tower; with pictures of your own, those with --clip_teacher', STAGED)
-    image_steps: Count = flag(1500, 'From nothing: steps of the image tower, which scoring reads; with pictures of your own '
-        'it learns together with the text tower', STAGED)
+    image_steps: Count = flag(1500, 'From nothing: steps of the image tower, which scoring reads; '
+        'with pictures of your own it learns together with the text tower', STAGED)
 
 # %% ../../nbs/21b_cli.config.ipynb #186e72ab
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +136,8 @@ def flag_fields() -> dict: # Flag -> (name of its part, '' for none; its datacla
 
 # %% ../../nbs/21b_cli.config.ipynb #f45056ed
 SD_VAE, CLIP_B32 = 'stabilityai/sd-vae-ft-ema', 'ViT-B-32-quickgelu:laion400m_e32'
-_TOYS = RunConfig(model='DiT-Clipped-T/4', data=DataConfig(data='pictograms'), encoders=EncoderConfig(vae='scratch', clip='scratch'),
-    objective=ObjectiveConfig(shift=2., logit_normal=(0., 1.2)),
+_TOYS = RunConfig(model='DiT-Clipped-T/4', data=DataConfig(data='pictograms'),
+    encoders=EncoderConfig(vae='scratch', clip='scratch'), objective=ObjectiveConfig(shift=2., logit_normal=(0., 1.2)),
     optim=OptimConfig(steps=5000, lr=1e-3, ema_decay=.998, warmup=100, precision='auto'),
     loop=LoopConfig(save_every=250, sample_every=500), sampling=SamplingConfig(sampling_steps=8, guidance=2.))
 PRESETS = dict(
@@ -198,11 +200,11 @@ def refuse_idle(
     idle += ['minutes']*('minutes' in flags and not config.scratch)
     require(not idle, f'--{", --".join(idle)} without --vae scratch or --clip scratch: nothing is trained before the transformer')
     alone = [k for k in ('clip_texts', 'text_steps') if k in flags and kind == 'captions' and not config.encoders.clip_teacher]
-    require(not alone, f'--{", --".join(alone)} without --clip_teacher: with pictures of your own the text tower has a stage to itself '
-        'only when a teacher says what texts mean')
+    require(not alone, f'--{", --".join(alone)} without --clip_teacher: with pictures of your own the text '
+        'tower has a stage to itself only when a teacher says what texts mean')
     require(not (config.width or 0) % 64, f'--width {config.width}: expected a multiple of 64, since every 64 are a head')
-    require(kind != 'cache' or not config.scratch, f'--{" and --".join(config.scratch)} scratch: a cache holds latents '
-        'and texts of trained encoders; name those, or pass the pictures')
+    require(kind != 'cache' or not config.scratch, f'--{" and --".join(config.scratch)} scratch: a cache '
+        'holds latents and texts of trained encoders; name those, or pass the pictures')
 
 # %% ../../nbs/21b_cli.config.ipynb #3b058ae9
 def _value(name, value):
@@ -218,7 +220,7 @@ def _replaced(config, values):
 def override(
     config: RunConfig, # A preset, or any run
     **flags            # Its fields, whatever part they are in; None and False say nothing
-) -> RunConfig: # ValueError for a flag that the data does not read, and for a value of another type or out of range
+) -> RunConfig: # ValueError for a flag that the data does not read, and for a value of wrong type or range
     "`config` with some fields changed"
     overrides = {k: v for k, v in flags.items() if v is not None and v is not False}
     refuse_unread(data_kind(config.data.data), [k for k in overrides if k != 'data'])
@@ -264,8 +266,7 @@ def save_run(
     out                # Its folder
 ) -> Path: # OUT/config.json
     "Add `config` to the config.json of a run folder"
-    file = Path(out)/'config.json'
-    held = read_json(file) if file.is_file() else {}
+    file = Path(out)/'config.json'; held = read_json(file) if file.is_file() else {}
     write_json(file, held | dict(version=VERSION, run=config.to_dict()))
     return file
 
@@ -291,8 +292,7 @@ def read_run(
     folder # Run folder or one of its checkpoints, made by this version or an older one
 ) -> RunConfig: # ValueError names the file and the entry that is wrong
     "The config of a run"
-    folder = Path(folder)
-    places = folder, folder/'dit', *folder.resolve().parents[:2]
+    folder = Path(folder); places = folder, folder/'dit', *folder.resolve().parents[:2]
     file = next((p/'config.json' for p in places if (p/'config.json').is_file()), folder/'config.json')
     d = read_json(file)
     if 'run' not in d: return _version_1(d, file)

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from ..core import default_device, default_dtype, require
 from ..files import find_folder, from_json, is_shipped, read_json, shipped_folder, write_json
-from .config import CLIP_B32, PRESETS, REFINE, SCRATCH, RunConfig, _other_sizes, _replaced, data_kind
-from .config import flag_fields, override, read_run, refuse_unread
+from .config import CLIP_B32, PRESETS, REFINE, SCRATCH, RunConfig, _other_sizes, _replaced
+from .config import data_kind, flag_fields, override, read_run, refuse_unread
 
 # %% ../../nbs/21c_cli.encoders.ipynb #98fa4aee
 def start_folder(
@@ -43,7 +43,7 @@ def _encoder_names(home, init):
 # %% ../../nbs/21c_cli.encoders.ipynb #fd647a14
 def start_manner(
     init # What --init says
-) -> dict: # Flags: sampler, sampling_steps, guidance, shift, vae, clip; empty for a published file and for nothing
+) -> dict: # Flags: sampler, sampling_steps, guidance, shift, vae, clip; empty without a folder
     "What `--init` brings besides weights"
     from dit_clipped.pipeline import load_objective
     home = start_folder(init)
@@ -124,14 +124,13 @@ def open_encoders(
 ) -> Encoders: # On the device of this process
     "The parts that stay as they are"
     from dit_clipped.latents import VAE
-    e, dev = config.encoders, own_device()
-    text = open_text(e.clip, e.offline)
+    e, dev = config.encoders, own_device(); text = open_text(e.clip, e.offline)
     vae = VAE.from_pretrained(e.vae, local_files_only=e.offline)
     return Encoders(vae.to(dev), text.to(dev), e.vae, e.clip)
 
 # %% ../../nbs/21c_cli.encoders.ipynb #5110f47e
-SECONDS = dict(text_steps=.9, vae_steps=.27, items=.007, steps=.445, image_steps=.25)  # of one step, or of one item
-_WORK = dict(text_steps='clip', vae_steps='vae', image_steps='clip')                  # which encoder a stage is for
+SECONDS = dict(text_steps=.9, vae_steps=.27, items=.007, steps=.445, image_steps=.25)  # of a step or an item
+_WORK = dict(text_steps='clip', vae_steps='vae', image_steps='clip')  # encoder of a stage
 
 # %% ../../nbs/21c_cli.encoders.ipynb #3ffe5740
 def fast_precision(
@@ -178,12 +177,13 @@ def _costs(config):
     work = gflops(net, max(4, side//4))*config.optim.batch_size
     per['steps'] *= work/(gflops(usual.model, 16)*usual.optim.batch_size)
     for k, part in _WORK.items(): per[k] *= part in config.scratch
-    return per if data_kind(config.data.data) == 'pictograms' or config.encoders.clip_teacher else dict(per, text_steps=0)
+    lesson = data_kind(config.data.data) == 'pictograms' or config.encoders.clip_teacher
+    return per if lesson else dict(per, text_steps=0)
 
 def _shrunk(config, overrides):
     "Counts that fit into the minutes"
     n, speed = _counts(config), pace(); cost = {k: c*n[k]*speed for k, c in _costs(config).items()}
-    kept = [k for k in n if k in overrides or k == 'items' and data_kind(config.data.data) == 'captions']   # all are cached
+    kept = [k for k in n if k in overrides or k == 'items' and data_kind(config.data.data) == 'captions']
     left = config.loop.minutes*60 - sum(cost[k] for k in kept)
     share = max(0., left)/max(1e-9, sum(c for k, c in cost.items() if k not in kept))
     return {k: v if k in kept else max(20, round(v*share)) for k, v in n.items()}
@@ -191,8 +191,8 @@ def _shrunk(config, overrides):
 # %% ../../nbs/21c_cli.encoders.ipynb #6f2a481e
 def _kept_plan(file, config, overrides):
     p = from_json(Plan, read_json(file), file)
-    now, was = dict(_counts(config), minutes=config.loop.minutes), {f: getattr(p, k) for k, f in _PLAN.items()}
-    was['minutes'] = p.minutes
+    now = dict(_counts(config), minutes=config.loop.minutes)
+    was = dict({f: getattr(p, k) for k, f in _PLAN.items()}, minutes=p.minutes)
     for k in overrides:
         require(k not in was or now[k] == was[k], f'{file} says {k} {was.get(k)}, and now comes {now.get(k)}: '
             f'a run follows the plan it began with. Leave --{k} out, or pass another --out')
@@ -241,10 +241,9 @@ def run_precision(
     config: RunConfig # Its `precision` may be auto
 ) -> str: # no, bf16 or fp16
     "The precision of a run on this device"
-    p = config.optim.precision
-    return fast_precision(default_device()) if p == 'auto' else p
+    return fast_precision(default_device()) if config.optim.precision == 'auto' else config.optim.precision
 
-def _often(every, steps): return min(every, max(20, steps//4))   # short runs save more often, but not before step 20
+def _often(every, steps): return min(every, max(20, steps//4))   # short runs: more often
 
 # %% ../../nbs/21c_cli.encoders.ipynb #aab72fd9
 def train_text(
@@ -261,7 +260,8 @@ def train_text(
         short_captions=short and max(short, .25), save_every=_often(100, e.image_steps), word_dropout=.15*(wording != 'train'))
     train_clip(out/'clip', recipe, pictures, stage=stage, init=start_folder(config.init) if pictures is None else None,
         teacher=e.clip_teacher, texts=e.clip_texts, progress=progress)
-    _done(out/'clip'/('clip_image' if stage == 'image' else 'text_encoder')/'model.safetensors', 'image tower' if stage == 'image' else 'text tower')
+    _done(out/'clip'/('clip_image' if stage == 'image' else 'text_encoder')/'model.safetensors',
+        'image tower' if stage == 'image' else 'text tower')
     return out/'clip'
 
 # %% ../../nbs/21c_cli.encoders.ipynb #922b217a

@@ -29,13 +29,15 @@ def _to_encode(data, e):
     "The config of what is read"
     if data == 'pictograms':
         odd = [k for k, v in dict(image_size=e.image_size, max_bad=e.max_bad).items() if v is not None]
-        require(not odd, f'--data pictograms does not read --{" or --".join(odd)}: its pictures have 64 pixels and are all readable')
+        require(not odd, f'--data pictograms does not read --{" or --".join(odd)}: its pictures have 64 '
+            'pixels and are all readable')
         return override(PRESETS['pictograms'], items=60_000 if e.n is None else e.n)
     require(e.n is None, f'--n is for pictograms; {data} has the pictures that it has')
     require(data_kind(data) == 'captions', f'--data {data} cannot be encoded: expected pictograms, or '
         f'{", ".join(SOURCES[:-1])} with a place after the colon')
     base = PRESETS['captions']
-    return override(replace(base, data=replace(base.data, data=data)), image_size=e.image_size, max_bad=e.max_bad)
+    return override(replace(base, data=replace(base.data, data=data)), image_size=e.image_size,
+        max_bad=e.max_bad)
 
 # %% ../../nbs/21g_cli.encoding.ipynb #eb5c1a02
 @with_fields(Encoding)
@@ -52,10 +54,13 @@ def encode(
     e = Encoding(**flags); config = _to_encode(data, e)
     config = replace(config, encoders=replace(config.encoders, vae=vae, clip=clip, offline=e.offline))
     check_places(config)
-    require(not e.keep_text or clip == 'shipped', f'--clip {clip} beside --keep_text: captions stay text and no tower reads them; leave --clip out')
-    require(not config.scratch, f'{" and ".join(config.scratch)} scratch: this command trains nothing; see dit_clipped_train')
+    require(not e.keep_text or clip == 'shipped',
+        f'--clip {clip} beside --keep_text: captions stay text and no tower reads them; leave --clip out')
+    require(not config.scratch, f'{" and ".join(config.scratch)} scratch: '
+        'this command trains nothing; see dit_clipped_train')
     pictures, enc = open_pictures(replace(config, loop=replace(config.loop, seed=0))), open_encoders(config)
-    build_cache(pictures, enc.vae, None if e.keep_text else enc.text, out, e.shard_size, e.mirror, max_share=config.data.max_bad, progress=not quiet)
+    build_cache(pictures, enc.vae, None if e.keep_text else enc.text, out, e.shard_size, e.mirror,
+        max_share=config.data.max_bad, progress=not quiet)
     print(f'{len(LatentCache(out))} items -> {out}')
 
 encode_main = as_command(encode)

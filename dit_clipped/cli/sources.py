@@ -28,7 +28,8 @@ def open_pictures(
     from dit_clipped.latents import LatentCache
     d, seed = config.data, config.loop.seed; kind = data_kind(d.data)
     if kind == 'digits': return Digits()
-    if kind == 'pictograms': return Pictograms(d.items, seed=seed + 3, wording=d.wording, short_captions=d.short_captions)
+    if kind == 'pictograms':
+        return Pictograms(d.items, seed=seed + 3, wording=d.wording, short_captions=d.short_captions)
     if kind == 'cache': return LatentCache(d.data.partition(':')[2])
     ds = open_dataset(d.data, d.image_size or 256, seed)
     require(hasattr(ds, '__len__'), f'{d.data} is a stream and cannot be shuffled or resumed: keep it first, '
@@ -59,20 +60,26 @@ MOST_PASSES = 64 # over a cache with captions as text, which are shuffled togeth
 
 def _split(n, val): return range(n - in_range(val, 0, n - 1, 'val')), range(n - val, n)
 
+# %% ../../nbs/21d_cli.sources.ipynb #4882669e
 def _latents(config, cache, encoders, rows, prompts):
     "(items to train on, items kept for validation), by their numbers"
     from dit_clipped.latents import LatentBatch, LatentCache
     LatentCache(cache.folder, encoders.vae, encoders.text)         # refuses the cache of other encoders
     train, held = rows; side = cache[0][0].shape[-1]
-    return Source((encoders.vae.channels, side, side), cache.loader(train), cache.loader(held) if held else None,
-        LatentBatch(encoders.vae), tuple(prompts), cache.manifest.get('captions', ''))
+    return Source((encoders.vae.channels, side, side), cache.loader(train),
+        cache.loader(held) if held else None, LatentBatch(encoders.vae), tuple(prompts),
+        cache.manifest.get('captions', ''))
 
+# %% ../../nbs/21d_cli.sources.ipynb #431dad8e
 def _cached(config, cache, encoders):
-    there = cache.items.tolist(); there += [cache.total + i for i in there] if cache.mirror else []  # some may be left out
+    # some may be left out
+    there = cache.items.tolist(); there += [cache.total + i for i in there] if cache.mirror else []
     rows = [[there[r] for r in part] for part in _split(len(there), config.data.val)]
     size, pixels = config.data.image_size, cache[0][0].shape[-1]*encoders.vae.f
-    require(size in (None, pixels), f'image_size is {size}, the cache holds pictures of {pixels}: leave it out')
-    return _texts(config, cache, encoders, rows) if cache.told else _latents(config, cache, encoders, rows, PROMPTS)
+    require(size in (None, pixels),
+        f'image_size is {size}, the cache holds pictures of {pixels}: leave it out')
+    if cache.told: return _texts(config, cache, encoders, rows)
+    return _latents(config, cache, encoders, rows, PROMPTS)
 
 # %% ../../nbs/21d_cli.sources.ipynb #ee222517
 def _report(out, n, max_bad):
@@ -81,6 +88,7 @@ def _report(out, n, max_bad):
     rank = os.environ.get('RANK', '0')
     return Report(n, Path(out)/('unreadable.csv' if rank == '0' else f'unreadable_{rank}.csv'), max_bad)
 
+# %% ../../nbs/21d_cli.sources.ipynb #b7165e87
 def unread_words(
     pictures, # With `captions(i)`
     text      # A `CLIPText`
@@ -91,20 +99,25 @@ def unread_words(
     return f'{said} (first {n} pictures)' if said and n < len(pictures) else said
 
 # %% ../../nbs/21d_cli.sources.ipynb #4ddb9bc7
-def _first_captions(pictures): return [c[0] for c in map(pictures.captions, range(min(100, len(pictures)))) if c][:8]
+def _first_captions(pictures):
+    return [c[0] for c in map(pictures.captions, range(min(100, len(pictures)))) if c][:8]
 
+# %% ../../nbs/21d_cli.sources.ipynb #be9b033e
 def _live(config, pictures, encoders, out):
     from dit_clipped.latents import LatentBatch
     from dit_clipped.text import CaptionNotes
     from dit_clipped.datasets import collate_readable
     from torch.utils.data import DataLoader
     vae, d = encoders.vae, config.data
-    require(pictures.size % vae.f == 0, f'image_size is {pictures.size}: this VAE needs a multiple of {vae.f}')
+    require(pictures.size % vae.f == 0,
+        f'image_size is {pictures.size}: this VAE needs a multiple of {vae.f}')
     train, val = _split(len(pictures), d.val); report = _report(out, len(pictures), d.max_bad)
     loader = lambda data: DataLoader(data, collate_fn=collate_readable, num_workers=d.workers)
     held = loader(pictures.only(val)) if len(val) else None
-    return Source((vae.channels, *[pictures.size//vae.f]*2), loader(pictures.only(train).passes(EPOCHS)), held,
-        report.wrap(LatentBatch(vae, encoders.text, CaptionNotes())), tuple(_first_captions(pictures)) or tuple(PROMPTS),
+    shape = vae.channels, *[pictures.size//vae.f]*2
+    return Source(shape, loader(pictures.only(train).passes(EPOCHS)), held,
+        report.wrap(LatentBatch(vae, encoders.text, CaptionNotes())),
+        tuple(_first_captions(pictures)) or tuple(PROMPTS),
         unread_words(pictures, encoders.text), report)
 
 # %% ../../nbs/21d_cli.sources.ipynb #b1f9272b
@@ -112,14 +125,17 @@ def _passes(pictures):
     "So many that every caption comes equally often, at most `MOST_PASSES`"
     return min(MOST_PASSES, math.lcm(*{max(1, len(pictures.captions(i))) for i in range(len(pictures))}))
 
+# %% ../../nbs/21d_cli.sources.ipynb #512366bb
 def _texts(config, cache, encoders, rows):
-    "Latents of a cache with its captions as text: the tower reads them in every step, each pass has other ones"
+    "Latents of a cache with its captions as text: the tower reads them in every step, others in each pass"
     from dit_clipped.latents import LatentBatch, LatentCache
     from dit_clipped.text import CaptionNotes
     LatentCache(cache.folder, encoders.vae)                        # refuses the cache of another VAE
     train, held = rows; side, passes = cache[0][0].shape[-1], _passes(cache)
-    return Source((encoders.vae.channels, side, side), cache.loader(train, passes), cache.loader(held) if held else None,
-        LatentBatch(encoders.vae, encoders.text, CaptionNotes()), tuple(_first_captions(cache)), unread_words(cache, encoders.text))
+    return Source((encoders.vae.channels, side, side), cache.loader(train, passes),
+        cache.loader(held) if held else None,
+        LatentBatch(encoders.vae, encoders.text, CaptionNotes()), tuple(_first_captions(cache)),
+        unread_words(cache, encoders.text))
 
 # %% ../../nbs/21d_cli.sources.ipynb #7fa12663
 CENTRE = 3 # how often a scene with one object in the middle comes in a pass
@@ -127,23 +143,28 @@ CENTRE = 3 # how often a scene with one object in the middle comes in a pass
 def _asked_most(scene):
     return CENTRE if len(scene.objects) == 1 and scene.objects[0].place == 'centre' else 1
 
+# %% ../../nbs/21d_cli.sources.ipynb #a57eb140
 def _epochs(pictures): return min(EPOCHS, max(1, *(len(pictures.captions(i)) for i in range(len(pictures)))))
 
+# %% ../../nbs/21d_cli.sources.ipynb #b653b20a
 def _begun_as_vectors(out):
     "Does this run have a cache of vectors, as all runs before captions stayed text?"
     file = out/'cache/origin.json'
     return file.is_file() and read_json(file).get('text') is not None
 
+# %% ../../nbs/21d_cli.sources.ipynb #e8336c23
 def _into_cache(config, pictures, encoders, out, progress):
     from dit_clipped.latents import LatentCache, build_cache
     say_stage(config, 'latent cache'); toys = data_kind(config.data.data) == 'pictograms'
     text = encoders.text if toys or _begun_as_vectors(out) else None
     build_cache(pictures, encoders.vae, text, out/'cache', progress=progress)
     cache = LatentCache(out/'cache', encoders.vae, text)
-    if text is None: return _texts(config, cache, encoders, [[*part] for part in _split(len(pictures), config.data.val)])
+    if text is None:
+        return _texts(config, cache, encoders, [[*part] for part in _split(len(pictures), config.data.val)])
     if toys: return _latents(config, cache, encoders, (pictures.rows(_asked_most), []), PROMPTS)
     n = len(pictures.epochs(1)); train, held = _split(n, config.data.val)
-    rows = [i for i in range(len(pictures)) if i % n < len(train)], [*held]       # a kept picture is kept in every epoch
+    # a kept picture is kept in every epoch
+    rows = [i for i in range(len(pictures)) if i % n < len(train)], [*held]
     return _latents(config, cache, encoders, rows, _first_captions(pictures))
 
 # %% ../../nbs/21d_cli.sources.ipynb #22b4f12e
@@ -158,16 +179,19 @@ def make_source(
     kind = data_kind(config.data.data)
     if kind == 'digits': return _digits(config, pictures, encoders, out)
     if kind == 'cache': return _cached(config, pictures, encoders)
-    return _into_cache(config, pictures, encoders, out, progress) if config.scratch else _live(config, pictures, encoders, out)
+    if config.scratch: return _into_cache(config, pictures, encoders, out, progress)
+    return _live(config, pictures, encoders, out)
 
 # %% ../../nbs/21d_cli.sources.ipynb #bfeff072
 def _remarks(pictures):
     "Sentences on what no training can mend"
     from dit_clipped.datasets import enlarged
     n, said = len(pictures), {c for i in range(len(pictures)) for c in pictures.captions(i)}
-    if n > 1 and len(said) == 1: yield f'all {n} pictures have the one caption {min(said)!r}: words cannot tell them ' \
+    if n > 1 and len(said) == 1:
+        yield f'all {n} pictures have the one caption {min(said)!r}: words cannot tell them ' \
         'apart, so every prompt will draw any of them. Write captions that differ'
-    if small := enlarged(pictures): yield f'{small} of {n} pictures have fewer than {pictures.size} pixels on their ' \
+    if small := enlarged(pictures):
+        yield f'{small} of {n} pictures have fewer than {pictures.size} pixels on their ' \
         'shorter side: they are enlarged and look blurred, and so will drawings. Pass a smaller --image_size'
 
 # %% ../../nbs/21d_cli.sources.ipynb #11b436dc
@@ -175,14 +199,16 @@ def staged_pictures(
     config: RunConfig, # With encoders from nothing
     out: Path,         # Run folder
     overrides: tuple=()    # Names of the flags that were passed
-) -> tuple: # (the config with its plan, all pictures, those that encoders may see: None for pictograms, which are drawn)
+) -> tuple: # (config with its plan, all pictures, those that encoders may see or None for pictograms)
     "Readable pictures, and how long each stage may be"
     from dit_clipped.datasets import readable
-    require(int(os.environ.get('WORLD_SIZE', 1)) == 1, f'--{" and --".join(config.scratch)} scratch trains in one process: '
+    require(int(os.environ.get('WORLD_SIZE', 1)) == 1,
+        f'--{" and --".join(config.scratch)} scratch trains in one process: '
         'train them first, then start torchrun with --vae OUT/vae/vae --clip OUT/clip/text_encoder')
     pictures = some = None
     if data_kind(config.data.data) != 'pictograms':
-        good, _ = readable(open_pictures(config), out/'readable.json', config.data.max_bad, config.data.workers)
+        good, _ = readable(open_pictures(config), out/'readable.json', config.data.max_bad,
+            config.data.workers)
         for line in _remarks(good): warnings.warn(line)
         some, pictures = good.only(_split(len(good), config.data.val)[0]), good
         if _begun_as_vectors(out): pictures = good.epochs(_epochs(good))

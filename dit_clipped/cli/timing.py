@@ -99,7 +99,8 @@ def startup_report(
     "From the command to the picture"
     import tempfile
     with tempfile.TemporaryDirectory() as d:
-        draw = f"from dit_clipped.cli.drawing import sample; sample('a red heart', out={d + '/a.png'!r}, quiet=True)"
+        draw = ("from dit_clipped.cli.drawing import sample; "
+            f"sample('a red heart', out={d + '/a.png'!r}, quiet=True)")
         codes = 'import torch', 'import torch, dit_clipped', draw
         secs = torch.tensor([[clock(c) for c in codes] for _ in range(repeats)])
     t, i, s = secs.median(0).values.tolist()
@@ -117,16 +118,19 @@ class Row:
     val: float     # A validation of 32 items, in steps
     processes: int # That share a step
 
+# %% ../../nbs/21j_cli.timing.ipynb #12de7f68
 def _trainer(model, batch_size, steps, out, switches):
     from dit_clipped.dit import create_model
     from dit_clipped.losses import DiffusionLoss, Objective
     from dit_clipped.schedule import make_schedule
     from dit_clipped.trainer import BinnedLoss, Trainer
     set_seed(0); net = create_model(model, num_classes=10, learn_sigma=False)
-    data = [(torch.randn(net.config.in_channels, *height_width(net.config.input_size)), k % 10) for k in range(64)]
+    data = [(torch.randn(net.config.in_channels, *height_width(net.config.input_size)), k % 10)
+        for k in range(64)]
     loss = DiffusionLoss(Objective('flow', make_schedule('flow')))
     check = BinnedLoss(loss, data, n=32, batch_size=batch_size)
-    return Trainer(net, data, loss, out, steps=steps, batch_size=batch_size, progress=False, **switches), check
+    return Trainer(net, data, loss, out, steps=steps, batch_size=batch_size, progress=False,
+        **switches), check
 
 # %% ../../nbs/21j_cli.timing.ipynb #05666b96
 def trained_run(
@@ -153,10 +157,12 @@ ROWS = dict(plain={}, bf16=dict(precision='bf16'), checkpointing=dict(checkpoint
 def _alone(model, batch_size, steps, processes, switches):
     "`trained_run` in fresh processes; what the first of them measured"
     import subprocess, tempfile
-    code = ('import json, os\nfrom dataclasses import asdict\nfrom dit_clipped.cli.timing import trained_run\n'
+    code = ('import json, os\nfrom dataclasses import asdict\n'
+        'from dit_clipped.cli.timing import trained_run\n'
         f'r = trained_run({model!r}, {batch_size//processes}, {steps}, **{switches!r})\n'
         "if os.environ.get('RANK', '0') == '0': print('ROW', json.dumps(asdict(r)))")
-    torchrun = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes)] if processes > 1 else []
+    torchrun = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes)]
+    torchrun = torchrun if processes > 1 else []
     with tempfile.TemporaryDirectory() as d:
         (Path(d)/'run.py').write_text(code)
         r = subprocess.run([sys.executable, *torchrun, f'{d}/run.py'], capture_output=True, text=True)
@@ -190,8 +196,8 @@ def kill_report(
     import tempfile
     from dit_clipped.trainer import kill_test
     test = test or kill_test
-    cmd = [sys.executable, '-c', "from dit_clipped.cli.training import train; train(out='{out}', steps=400, save_every=10, "
-        "sample_every=400, log_every=1, quiet=True)"]
+    cmd = [sys.executable, '-c', "from dit_clipped.cli.training import train; "
+        "train(out='{out}', steps=400, save_every=10, sample_every=400, log_every=1, quiet=True)"]
     with tempfile.TemporaryDirectory() as d: r = test(cmd, Path(d)/'calm', Path(d)/'killed', kills)
     return f"{r['kills']} kills, {r['in_save']} while a checkpoint was written; log and weights " + (
         'equal those of the undisturbed run bit for bit' if r['same'] else 'DIFFER from the undisturbed run')
@@ -208,7 +214,8 @@ def bench(
     "Time a training step beside diffusers' DiT of the same shape, in fp32 and bf16"
     n, sized = 7 if repeats is None else repeats, model is not None or batch_size is not None
     require(startup + trainer + bool(kills) < 2, 'startup, trainer and kills: pass one of them')
-    require(not (sized and (startup or kills)), '--model and --batch_size are not read with --startup or --kills: leave them out')
+    require(not (sized and (startup or kills)),
+        '--model and --batch_size are not read with --startup or --kills: leave them out')
     require(not (repeats is not None and kills), '--repeats is not read with --kills: leave it out')
     model, batch_size = model or 'DiT-S/2', 8 if batch_size is None else batch_size
     if startup: print(startup_report(n))

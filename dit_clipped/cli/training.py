@@ -53,34 +53,40 @@ def dry_run(
     t = run.trainer; m, steps = t.model, t.steps
     p, secs = sum(o.numel() for o in m.parameters()), step_seconds(t)
     peak = torch.cuda.max_memory_allocated()/1e9 if torch.cuda.is_available() else None
-    return Costs(n_params(m), gflops(m), t.batch_size*m.config.n_tokens*t.world, 20*p/1e9, 16*p/1e9, peak, secs, secs*steps/3600)
+    return Costs(n_params(m), gflops(m), t.batch_size*m.config.n_tokens*t.world, 20*p/1e9, 16*p/1e9, peak,
+        secs, secs*steps/3600)
 
 # %% ../../nbs/21f_cli.training.ipynb #299f67df
 def _stand_in(config, pictures, folder):
-    "The transformer's part of a run from nothing: trained encoders of the same sizes, and a cache of the first pictures"
+    "The transformer's part of a run from nothing: encoders of the same sizes, a cache of the first pictures"
     from dit_clipped.latents import build_cache
     config = replace(config, encoders=replace(config.encoders, **{k: 'shipped' for k in config.scratch}))
     enc = open_encoders(config)
-    build_cache(torch.utils.data.Subset(pictures, range(min(64, len(pictures)))), enc.vae, enc.text, folder/'cache', progress=False)
+    build_cache(torch.utils.data.Subset(pictures, range(min(64, len(pictures)))), enc.vae, enc.text,
+        folder/'cache', progress=False)
     return replace(config, data=DataConfig(data=f'cache:{folder}/cache'))
 
 def _long(hours): return f'{hours:.1f} h' if hours >= 1 else f'{hours*60:.1f} min'
 
+# %% ../../nbs/21f_cli.training.ipynb #b52e80d4
 def describe(
     config: RunConfig, # Of the run
     costs: Costs       # From `dry_run`
 ) -> str: # Some lines
     "What would be trained, and what it would cost"
     e, c = config.encoders, costs
-    counts = {'VAE': e.vae_steps, 'text tower': e.text_steps, 'text and image tower': e.image_steps, 'image tower': e.image_steps}
+    counts = {'VAE': e.vae_steps, 'text tower': e.text_steps, 'text and image tower': e.image_steps,
+        'image tower': e.image_steps}
     first = [f'{s}: {counts[s]:,} steps' for s in stages(config) if s in counts]
     model, o = config.model or f'that of {config.init}', config.optim
     model += ''.join(f', {k} {v}' for k, v in dict(width=config.width, depth=config.depth).items() if v)
-    return '\n'.join([*first, f'transformer: {model} on {config.data.data}, {o.steps:,} steps of {o.batch_size}',
+    return '\n'.join([*first,
+        f'transformer: {model} on {config.data.data}, {o.steps:,} steps of {o.batch_size}',
         f'{c.parameters/1e6:.1f} M parameters, {c.gflops:.2f} Gflops a picture, {c.tokens:,} tokens a step',
         f'weights, gradient, two moments, average: {c.held_gb:.2f} GB; activations come on top'
             + (f'; peak on the GPU {c.peak_gb:.2f} GB' if c.peak_gb else ''),
-        f'a checkpoint: {c.checkpoint_gb:.2f} GB; a step: {c.seconds:.2f} s; the transformer: {_long(c.hours)}'])
+        f'a checkpoint: {c.checkpoint_gb:.2f} GB; a step: {c.seconds:.2f} s; '
+        f'the transformer: {_long(c.hours)}'])
 
 # %% ../../nbs/21f_cli.training.ipynb #d26b2fca
 def _hidden(argv):
@@ -97,7 +103,8 @@ def run_command(
     "Give `f` a flag for each field of a run"
     f.flags, f.hidden = run_flags(), _hidden
     own = [p for p in signature(f).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
-    new = [Parameter(k, Parameter.KEYWORD_ONLY, default=v.default, annotation=v.type) for k, v in f.flags.items()]
+    new = [Parameter(k, Parameter.KEYWORD_ONLY, default=v.default, annotation=v.type)
+        for k, v in f.flags.items()]
     f.__signature__ = signature(f).replace(parameters=[*own, *new])
     return f
 
@@ -105,8 +112,10 @@ def run_command(
 def _fresh(config, out, resume):
     "A run of several stages cannot begin anew in a folder that holds one"
     begun = [p.name for p in out.glob('*')]
-    require(resume in ('auto', 'never'), f'resume is {resume!r}: a run of several stages goes on from its own folder, expected auto or never')
-    require(resume == 'auto' or not begun, f'{out} holds {", ".join(begun[:5])}, and --resume never would mix two runs: '
+    require(resume in ('auto', 'never'),
+        f'resume is {resume!r}: a run of several stages goes on from its own folder, expected auto or never')
+    require(resume == 'auto' or not begun,
+        f'{out} holds {", ".join(begun[:5])}, and --resume never would mix two runs: '
         'pass another --out, or move it away', FileExistsError)
 
 def _place(kind): return f'runs/{"captions" if kind == "cache" else kind}'
@@ -139,11 +148,11 @@ def train(
     if config.scratch: _fresh(config, out, resume or 'auto')
     try:
         run = build_run(config, out, overrides, not quiet)
-        print(f'begins with {run.begins}')
-        home = run.fit(resume or 'auto')
+        print(f'begins with {run.begins}'); home = run.fit(resume or 'auto')
     except Stopped as e: return print(e)
     t = run.trainer
-    print(f'done: dit_clipped_sample PROMPT --ckpt {home}' if home else f'{t.step} steps done; checkpoint {t.saved}, curve and samples in {t.out}')
+    print(f'done: dit_clipped_sample PROMPT --ckpt {home}' if home
+        else f'{t.step} steps done; checkpoint {t.saved}, curve and samples in {t.out}')
     return home
 
 train_main = as_command(train)

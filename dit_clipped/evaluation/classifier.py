@@ -21,13 +21,16 @@ def augmented(
     x: Tensor # (b,3,s,s) in [-1,1]
 ) -> Tensor: # The same shape, by torch's random numbers
     "Move, scale, fade, blur and roughen pictures"
-    u = torch.rand(6, len(x), 1, 1, 1, device=x.device)                                 # six random numbers for each
+    # six random numbers for each
+    u = torch.rand(6, len(x), 1, 1, 1, device=x.device)
     s, zero = .85 + .25*u[0, :, 0, 0], torch.zeros_like(u[0, :, 0, 0])                  # (b,1)
     dx, dy = (.12*(2*o[:, 0, 0] - 1) for o in u[1:3])
-    grid = F.affine_grid(torch.cat([1/s, zero, dx, zero, 1/s, dy], 1).view(-1, 2, 3), x.shape, align_corners=False)
+    grid = F.affine_grid(torch.cat([1/s, zero, dx, zero, 1/s, dy], 1).view(-1, 2, 3), x.shape,
+        align_corners=False)
     x = F.grid_sample(x - 1, grid, align_corners=False) + 1                             # white outside
     soft = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode='bilinear')
-    x = torch.where(u[3] < .5, soft, x)*(1 - .3*u[4]) + .3*(2*u[5] - 1)*u[4]            # paler, towards a grey
+    # paler, towards a grey
+    x = torch.where(u[3] < .5, soft, x)*(1 - .3*u[4]) + .3*(2*u[5] - 1)*u[4]
     return (x + .1*torch.rand_like(u[0])*torch.randn_like(x)).clamp(-1, 1)
 
 # %% ../../nbs/17d_evaluation.classifier.ipynb #284aadbb
@@ -39,13 +42,31 @@ class PictureClassifier(nn.Module):
         width: int=32  # Channels of the first of four strided convolutions
     ):
         super().__init__()
-        self.labels, self.styles, self.width, ws = dict(labels), list(styles), width, [3, width, 2*width, 4*width, 8*width]
-        self.body = nn.Sequential(*(f for a, b in zip(ws, ws[1:]) for f in (nn.Conv2d(a, b, 4, stride=2, padding=1), nn.GroupNorm(8, b), nn.ReLU())))
+        self.labels, self.styles, self.width, ws = dict(labels), list(styles), width, [3, width, 2*width,
+            4*width, 8*width]
+        self.body = nn.Sequential(*(f for a, b in zip(ws, ws[1:])
+            for f in (nn.Conv2d(a, b, 4, stride=2, padding=1), nn.GroupNorm(8, b), nn.ReLU())))
         self.neck = nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4*ws[-1], 16*width), nn.ReLU())
         self.label, self.style = nn.Linear(16*width, len(self.labels)), nn.Linear(16*width, len(self.styles))
     def forward(self, x):
         z = self.neck(self.body(x))                                                     # (b,16w)
-        return self.label(z), self.style(z)                                             # (b,labels) (b,styles)
+        # (b,labels) (b,styles)
+        return self.label(z), self.style(z)
+
+# %% ../../nbs/17d_evaluation.classifier.ipynb #79357103
+def _numbers(net, rows):
+    "Number of the label and of the style of each row"
+    at, style = {k: i for i, k in enumerate(net.labels)}, {k: i for i, k in enumerate(net.styles)}
+    return [(at[r.label], style[r.style]) for r in rows]
+
+# %% ../../nbs/17d_evaluation.classifier.ipynb #671f5389
+def _saved(net, out):
+    "Write a classifier and its names"
+    names = dict(labels=net.labels, styles=net.styles, width=net.width)
+    with atomic_path(out) as p:
+        save_file({k: v.half().cpu() for k, v in net.state_dict().items()}, p,
+            dict(classifier=json.dumps(names)))
+    return out
 
 # %% ../../nbs/17d_evaluation.classifier.ipynb #7c1f7990
 def train_picture_classifier(
@@ -60,7 +81,8 @@ def train_picture_classifier(
     "Train a classifier of true pictures, spoilt anew at every step"
     from tqdm.auto import tqdm
     ref, device = data if hasattr(data, 'rows') else open_reference(data), default_device(); set_seed(seed)
-    net = PictureClassifier({r.label: r.base for r in ref.rows}, sorted({r.style for r in ref.rows}), width).to(device)
+    net = PictureClassifier({r.label: r.base for r in ref.rows}, sorted({r.style for r in ref.rows}),
+        width).to(device)
     x, y = ref.images.to(device), torch.tensor(_numbers(net, ref.rows), device=device)  # (n,3,64,64) (n,2)
     opt = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=.01)
     for step in tqdm(range(in_range(steps, 1, 10**7, 'steps')), disable=not progress):
@@ -68,26 +90,20 @@ def train_picture_classifier(
         i = torch.randint(len(x), (batch,), device=device)
         sum(F.cross_entropy(o, t) for o, t in zip(net(augmented(x[i])), y[i].T)).backward()
         opt.step(); opt.zero_grad()
-    names = dict(labels=net.labels, styles=net.styles, width=width)
-    with atomic_path(out) as p: save_file({k: v.half().cpu() for k, v in net.state_dict().items()}, p, dict(classifier=json.dumps(names)))
-    return Path(out)
-
-# %% ../../nbs/17d_evaluation.classifier.ipynb #79357103
-def _numbers(net, rows):
-    "Number of the label and of the style of each row"
-    at, style = {k: i for i, k in enumerate(net.labels)}, {k: i for i, k in enumerate(net.styles)}
-    return [(at[r.label], style[r.style]) for r in rows]
+    return _saved(net, Path(out))
 
 # %% ../../nbs/17d_evaluation.classifier.ipynb #9476f68e
 def load_picture_classifier(
     path: str | Path # Of `train_picture_classifier`
 ) -> PictureClassifier: # Frozen; FileNotFoundError, or ValueError for another file
     "Open a classifier of pictures"
-    require(Path(path).is_file(), f'no classifier at {path}: train_picture_classifier makes one', FileNotFoundError)
+    require(Path(path).is_file(), f'no classifier at {path}: train_picture_classifier makes one',
+        FileNotFoundError)
     state = read_state(path)
     with safe_open(path, 'pt') as f: names = (f.metadata() or {}).get('classifier')
     require(names, f'{path} holds no picture classifier: pass a file of train_picture_classifier')
-    return load_strict(PictureClassifier(**json.loads(names)), {k: v.float() for k, v in state.items()}, path).eval().requires_grad_(False)
+    return load_strict(PictureClassifier(**json.loads(names)), {k: v.float() for k, v in state.items()},
+        path).eval().requires_grad_(False)
 
 # %% ../../nbs/17d_evaluation.classifier.ipynb #df2ab085
 @torch.no_grad()
@@ -96,11 +112,13 @@ def read_pictures(
     images: Tensor # (b,3,h,w) in [-1,1]
 ) -> Reading: # Five labels and a style for each
     "Judge pictures by a classifier"
-    require(images.ndim == 4 and images.shape[1] == 3 and len(images), f'pictures must be (b,3,h,w), got {tuple(images.shape)}')
+    require(images.ndim == 4 and images.shape[1] == 3 and len(images),
+        f'pictures must be (b,3,h,w), got {tuple(images.shape)}')
     require(torch.isfinite(images).all(), 'the pictures hold NaN: look at what drew them')
     x = torch.stack([_square(o, 64) for o in images.cpu().float().clamp(-1, 1)])        # (b,3,64,64)
     names, bases, styles = list(classifier.labels), list(classifier.labels.values()), classifier.styles
     with evaluating(classifier): out = [classifier(o) for o in x.split(128)]
     best = torch.cat([o[0] for o in out]).topk(min(5, len(names))).indices.tolist()     # (b,5)
     style = torch.cat([o[1] for o in out]).argmax(1).tolist()
-    return Reading([[names[j] for j in o] for o in best], [bases[o[0]] for o in best], [styles[j] for j in style])
+    return Reading([[names[j] for j in o] for o in best], [bases[o[0]] for o in best],
+        [styles[j] for j in style])

@@ -31,7 +31,8 @@ def _shifted(mask, place, reach=2):
     "A glyph at all shifts around its place (k,64,64)"
     h, w = mask.shape
     y, x = (round(PLACES[place][k]*64 - n/2) for k, n in ((1, h), (0, w)))
-    spots = [(b, a) for b in range(y-reach, y+reach+1) for a in range(x-reach, x+reach+1) if 0 <= min(a, b) and b+h <= 64 and a+w <= 64]
+    spots = [(b, a) for b in range(y-reach, y+reach+1) for a in range(x-reach, x+reach+1) if 0 <= min(a, b)
+        and b+h <= 64 and a+w <= 64]
     return torch.stack([F.pad(mask, (a, 64-a-w, b, 64-b-h)) for b, a in spots])
 
 # %% ../../nbs/17e_evaluation.matching.ipynb #cd4a295f
@@ -39,7 +40,8 @@ def _shifted(mask, place, reach=2):
 def _templates(place):
     "The `_Templates` of a place, made once"
     unit, name = [], []
-    for s, size in enumerate([*SIZES][:3 if place == 'centre' else 2]):     # big ones stand in the centre only
+    # big ones stand in the centre only
+    for s, size in enumerate([*SIZES][:3 if place == 'centre' else 2]):
         for side in range(round(.94*SIZES[size]*64), round(1.06*SIZES[size]*64) + 1, 2):
             for g, glyph in enumerate(GLYPHS):
                 m = _shifted(torch.from_numpy(glyph_mask(glyph, side)), place)           # (k,64,64)
@@ -49,11 +51,12 @@ def _templates(place):
 
 # %% ../../nbs/17e_evaluation.matching.ipynb #00228ce8
 def _unmix(delta, ground):
-    "Colour (b,) whose difference from the ground (b,3) is most like `delta` (b,3), and how strong it is there (b,)"
+    "Colour (b,) whose difference from the ground is most like `delta` (b,3), and its strength there (b,)"
     to = SCENE_COLOURS - ground[:, None]                                                # (b,8,3)
     strength = (delta[:, None]*to).sum(2)/to.square().sum(2).clamp(min=1e-6)            # (b,8)
     far = (strength.clamp(.7, 1)[..., None]*to - delta[:, None]).norm(dim=2)             # (b,8)
-    k = far.scatter(1, to.norm(dim=2).argmin(1, True), torch.inf).argmin(1, True)       # (b,1), never the ground's own
+    # never the ground's own
+    k = far.scatter(1, to.norm(dim=2).argmin(1, True), torch.inf).argmin(1, True)
     return k[:, 0], strength.gather(1, k)[:, 0]
 
 # %% ../../nbs/17e_evaluation.matching.ipynb #dd148ed8

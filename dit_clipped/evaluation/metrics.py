@@ -33,13 +33,17 @@ class PictureSet:
         "All pictures, in parts of `size`"
         return (self.read(i, min(i + size, self.n)) for i in range(0, self.n, size))
 
+# %% ../../nbs/17j_evaluation.metrics.ipynb #c34d38d9
 def _header(file, convert):
     "Size of a picture file that is RGB, or may be converted"
     try:
-        with Image.open(file, formats=FORMATS) as im: mode, size, clear = im.mode, im.size, 'transparency' in im.info
+        with Image.open(file, formats=FORMATS) as im:
+            mode, size, clear = im.mode, im.size, 'transparency' in im.info
     except Exception as e: raise Unreadable(f'{file}: {reason(e)}') from e
-    kind = 'transparent' if clear or mode in ('RGBA', 'LA', 'PA') else 'grey' if mode in ('1', 'L', 'I;16', 'I', 'F') else 'not RGB'
-    require(convert or mode == 'RGB' and not clear, f'{file} is {kind} (mode {mode}), expected RGB: convert the files, or pass '
+    kind = ('transparent' if clear or mode in ('RGBA', 'LA', 'PA')
+        else 'grey' if mode in ('1', 'L', 'I;16', 'I', 'F') else 'not RGB')
+    require(convert or mode == 'RGB' and not clear,
+        f'{file} is {kind} (mode {mode}), expected RGB: convert the files, or pass '
         'convert=True, for drawings and reference alike, to read all as RGB over white')
     return size
 
@@ -51,11 +55,13 @@ def _from_folder(folder, name, convert):
     size = _header(files[0], convert)
     for f in files[1:]:
         s = _header(f, convert)
-        require(s == size, f'{f} is {s[0]} x {s[1]}, {files[0]} is {size[0]} x {size[1]}: bring all to one size, by one filter')
+        require(s == size, f'{f} is {s[0]} x {s[1]}, {files[0]} is {size[0]} x {size[1]}: '
+            'bring all to one size, by one filter')
     sha = hashlib.sha256(''.join(map(file_sha256, files)).encode()).hexdigest()
     def read(i, j): return torch.stack([read_pixels(f, what=str(f)) for f in files[i:j]])
     return PictureSet(name, len(files), size[1], size[0], sha, read)
 
+# %% ../../nbs/17j_evaluation.metrics.ipynb #6493f933
 def _from_bytes(a, name, sha):
     "A `PictureSet` of bytes (n,h,w,3)"
     def read(i, j): return torch.from_numpy(a[i:j]).permute(0, 3, 1, 2)/127.5 - 1
@@ -69,15 +75,18 @@ def picture_set(
 ) -> PictureSet: # ValueError for no pictures, several sizes, other modes, NaN
     "Pictures to measure, wherever they are"
     if isinstance(source, Tensor):
-        require(source.ndim == 4 and source.shape[1] == 3 and len(source), f'pictures must be (n,3,h,w), got {tuple(source.shape)}')
+        require(source.ndim == 4 and source.shape[1] == 3 and len(source),
+            f'pictures must be (n,3,h,w), got {tuple(source.shape)}')
         require(torch.isfinite(source).all(), 'the pictures hold NaN: look at what drew them')
         x = (source.detach().cpu().float().clamp(-1, 1)*127.5 + 127.5).round().byte()
         return _from_bytes(x.permute(0, 2, 3, 1).numpy(), name or 'tensor', None)
     path = Path(source).expanduser(); name = name or path.stem
     if path.is_dir(): return _from_folder(path, name, convert)
-    require(path.suffix == '.npz' and path.is_file(), f'no folder and no .npz {path}: pass a folder of pictures, an .npz or a tensor', FileNotFoundError)
+    require(path.suffix == '.npz' and path.is_file(),
+        f'no folder and no .npz {path}: pass a folder of pictures, an .npz or a tensor', FileNotFoundError)
     with np.load(path, allow_pickle=False) as z: a = z[z.files[0]] if z.files else np.zeros(0)
-    require(a.dtype == np.uint8 and a.ndim == 4 and a.shape[3] == 3 and len(a), f'{path} holds {a.dtype} {a.shape}, expected uint8 (N,H,W,3)')
+    require(a.dtype == np.uint8 and a.ndim == 4 and a.shape[3] == 3 and len(a),
+        f'{path} holds {a.dtype} {a.shape}, expected uint8 (N,H,W,3)')
     return _from_bytes(a, name, file_sha256(path))
 
 # %% ../../nbs/17j_evaluation.metrics.ipynb #3fded345
@@ -89,14 +98,17 @@ def features_of(
     "Features of all pictures"
     f = torch.cat([net(x, batch) for x in pictures.batches(batch)])                     # (n,d)
     bad = (~torch.isfinite(f).all(1)).nonzero()[:, 0].tolist()
-    require(not bad, f'{net.name} gives NaN for {len(bad)} of {len(f)} pictures of {pictures.name}, first number {bad[:1]}: look at it, or compute in float32')
+    require(not bad, f'{net.name} gives NaN for {len(bad)} of {len(f)} pictures of {pictures.name}, first '
+        f'number {bad[:1]}: look at it, or compute in float32')
     return f
 
+# %% ../../nbs/17j_evaluation.metrics.ipynb #116c0ade
 def _cached(file):
     "(metadata, features) of a cache file"
     try:
         with safe_open(file, 'pt') as f: return f.metadata() or {}, f.get_tensor('features')
-    except (SafetensorError, OSError) as e: raise ValueError(f'{file} is broken ({e}): delete it, and it is made again') from e
+    except (SafetensorError, OSError) as e:
+        raise ValueError(f'{file} is broken ({e}): delete it, and it is made again') from e
 
 # %% ../../nbs/17j_evaluation.metrics.ipynb #a6795256
 def reference_features(
@@ -106,16 +118,20 @@ def reference_features(
     batch: int=64         # Pictures at once
 ) -> Tensor: # (n,d); ValueError when the cache has other pictures under that name
     "Features of a reference, computed once and kept"
-    require(re.fullmatch(r'[\w., -]+', pictures.name), f'{pictures.name!r} cannot be part of a file name: pass picture_set a plain name')
+    require(re.fullmatch(r'[\w., -]+', pictures.name),
+        f'{pictures.name!r} cannot be part of a file name: pass picture_set a plain name')
     key = hashlib.sha256(f'{pictures.sha256} {net.name} {net.resize}'.encode()).hexdigest()[:16]
     cache = Path(cache).expanduser(); file = cache/f'{pictures.name}-{key}.safetensors'
     for other in sorted(p for p in cache.glob('*.safetensors') if p.stem[:-17] == pictures.name):
         meta, f = _cached(other)
-        require(meta.get('pictures') == pictures.sha256, f'{other} is of another reference of the name {pictures.name!r}, of {meta.get("n")} pictures, '
+        require(meta.get('pictures') == pictures.sha256,
+            f'{other} is of another reference of the name {pictures.name!r}, of {meta.get("n")} pictures, '
             f'not of these {pictures.n}: give picture_set another name, or delete it')
         if other == file: return f
     f = features_of(pictures, net, batch)
-    with atomic_path(file) as p: save_file(dict(features=f), p, dict(pictures=pictures.sha256, n=str(pictures.n), net=net.name, resize=net.resize))
+    with atomic_path(file) as p:
+        save_file(dict(features=f), p, dict(pictures=pictures.sha256, n=str(pictures.n), net=net.name,
+            resize=net.resize))
     return f
 
 # %% ../../nbs/17j_evaluation.metrics.ipynb #4e9fc5fe
@@ -214,6 +230,7 @@ def save_metrics(
     "Write a record"
     write_json(Path(folder)/'metrics.json', asdict(m)); return Path(folder)/'metrics.json'
 
+# %% ../../nbs/17j_evaluation.metrics.ipynb #11918579
 def load_metrics(
     path: str | Path    # A metrics.json
 ) -> Metrics: # ValueError says what is wrong
@@ -229,12 +246,14 @@ def differences(
     names = [f.name for f in fields(Metrics) if f.name not in (*RESULTS, 'pictures_sha256')]
     return {k: (getattr(a, k), getattr(b, k)) for k in names if getattr(a, k) != getattr(b, k)}
 
+# %% ../../nbs/17j_evaluation.metrics.ipynb #f231b9f8
 def metrics_table(
     records: list # Of `Metrics`
 ) -> str: # What they differ in, then the numbers
     "Records side by side"
     require(records, 'no records: nothing to show')
-    names = [k for k in vars(records[0]) if k in RESULTS and any(getattr(m, k) is not None for m in records) or any(k in differences(records[0], m) for m in records)]
+    names = [k for k in vars(records[0]) if k in RESULTS and any(getattr(m, k) is not None for m in records)
+        or any(k in differences(records[0], m) for m in records)]
     def cell(v): return f'{v:.4g}' if isinstance(v, float) else str(v)
     rows = [names] + [[cell(getattr(m, k)) for k in names] for m in records]
     wide = [max(map(len, c)) for c in zip(*rows)]

@@ -20,9 +20,12 @@ def _scene_for(pattern, glyph, rng):
     "A scene that `pattern` can say, its first object a `glyph`"
     ground = rng.choice([*COLOURS])
     inks = [c for c in COLOURS if c != ground]
-    if pattern.objects == 1: return Scene(ground, (Obj(glyph, rng.choice(inks), 'medium', pattern.place),), None, rng.randrange(2**31))
+    if pattern.objects == 1:
+        return Scene(ground, (Obj(glyph, rng.choice(inks), 'medium', pattern.place),), None,
+            rng.randrange(2**31))
     other = rng.choice([g for g in GLYPHS if g != glyph])
-    pair = (Obj(g, rng.choice(inks), 'medium', p) for g, p in zip((glyph, other), RELATIONS[pattern.relation]))
+    pair = (Obj(g, rng.choice(inks), 'medium', p)
+        for g, p in zip((glyph, other), RELATIONS[pattern.relation]))
     return Scene(ground, tuple(pair), pattern.relation, rng.randrange(2**31))
 
 # %% ../../nbs/17f_evaluation.patterns.ipynb #135c22c6
@@ -32,6 +35,7 @@ class PatternPrompts(NamedTuple):
     scenes: list   # What it asks for (b)
     texts: list    # The prompts (b)
 
+# %% ../../nbs/17f_evaluation.patterns.ipynb #e9bec319
 def pattern_prompts(
     patterns: list, # Of `Pattern`
     k: int=32,      # Scenes for each; 32 have each glyph once
@@ -54,7 +58,8 @@ _PARTS = dict(all=ASKED, background=[0], glyph=[1, 5], colour=[2, 6], place=[3])
 
 def _score(id, text, ok): # (n,7) bool
     "Every part of one wording"
-    return PatternScore(id, text, len(ok), **{k: ok[:, list(v)].all(1).float().mean().item() for k, v in _PARTS.items()})
+    return PatternScore(id, text, len(ok),
+        **{k: ok[:, list(v)].all(1).float().mean().item() for k, v in _PARTS.items()})
 
 # %% ../../nbs/17f_evaluation.patterns.ipynb #8762658d
 def pattern_report(
@@ -64,10 +69,12 @@ def pattern_report(
     "Which wordings were understood"
     y = torch.tensor([said_targets(s, t.lower()) for s, t in zip(prompts.scenes, prompts.texts)])    # (b,7)
     require(slots.shape == y.shape, f'{tuple(slots.shape)} was read for {len(y)} prompts')
-    ok, of = (slots == y) | (y < 0), prompts.patterns                                               # (b,7) bool
+    # (b,7) bool
+    ok, of = (slots == y) | (y < 0), prompts.patterns
     def some(id, text, want): return _score(id, text, ok[torch.tensor([want(p) for p in of])])
     rows = [some(p.id, p.text, lambda q, p=p: q == p) for p in dict.fromkeys(of)]
-    sums = [some(n, '', lambda q, k=k: q.objects == k) for k, n in ((1, 'one object'), (2, 'two objects')) if any(q.objects == k for q in of)]
+    sums = [some(n, '', lambda q, k=k: q.objects == k) for k, n in ((1, 'one object'), (2, 'two objects'))
+        if any(q.objects == k for q in of)]
     return sorted(rows, key=lambda r: (r.all, r.id)) + sums + [_score('together', '', ok)]
 
 # %% ../../nbs/17f_evaluation.patterns.ipynb #8038e415
@@ -78,5 +85,7 @@ def pattern_table(
     "Scores of wordings, to print"
     other = {r.id: f'{r.all:>7.0%}' for r in second}
     head = f'{"":>12}    n' + ''.join(f'{k:>11}' for k in _PARTS) + '  other'*bool(second)
-    def line(r): return f'{r.id:>12} {r.n:>4}' + ''.join(f'{getattr(r, k):>11.0%}' for k in _PARTS) + f'{other.get(r.id, "")}  {r.text}'
+    def line(r):
+        return (f'{r.id:>12} {r.n:>4}' + ''.join(f'{getattr(r, k):>11.0%}' for k in _PARTS)
+            + f'{other.get(r.id, "")}  {r.text}')
     return '\n'.join([head, *map(line, rows)])

@@ -35,7 +35,8 @@ def _labelled(d, where):
     "A `Labelled` of one line"
     texts = next((d[k] for k in _CAPTIONS if k in d), ())
     require(isinstance(d.get('file_name'), str), f'{where} has no file_name: name the picture')
-    require(isinstance(d.get('label'), str) and d['label'], f'{where} has no label: say what is in {d["file_name"]}, as "label": "red heart"')
+    require(isinstance(d.get('label'), str) and d['label'],
+        f'{where} has no label: say what is in {d["file_name"]}, as "label": "red heart"')
     text = {k: '' if d.get(k) is None else str(d[k]) for k in ('style', 'group', 'base')}
     text['base'] = text['base'] or d['label']
     return Labelled(d['file_name'], (texts,) if isinstance(texts, str) else tuple(texts), d['label'], **text)
@@ -56,22 +57,28 @@ class Reference:
     "True pictures, and what they are"
     images: Tensor # (n,3,s,s) in [-1,1]
     rows: list     # n `Labelled`
-    def __post_init__(self): require(len(self.images) == len(self.rows) > 0, f'{len(self.images)} pictures, {len(self.rows)} rows: pass one row for each')
+    def __post_init__(self):
+        require(len(self.images) == len(self.rows) > 0,
+            f'{len(self.images)} pictures, {len(self.rows)} rows: pass one row for each')
     def __len__(self): return len(self.rows)
 
+# %% ../../nbs/17c_evaluation.pictures.ipynb #751cd1f0
 def _square(x, size):
     "The middle of a picture (3,h,w), as (3,size,size)"
     h, w = x.shape[1:]; s = min(h, w)
     x = x[:, (h-s)//2:(h-s)//2 + s, (w-s)//2:(w-s)//2 + s]
-    return x if s == size else F.interpolate(x[None], (size, size), mode='bilinear', antialias=True)[0].clamp(-1, 1)
+    return x if s == size else F.interpolate(x[None], (size, size), mode='bilinear',
+        antialias=True)[0].clamp(-1, 1)
 
+# %% ../../nbs/17c_evaluation.pictures.ipynb #d87a930a
 def open_reference(
     *folders,    # Of `labels_of`
     size: int=64 # Pixels per side
 ) -> Reference:  # All their pictures
     "Read true pictures"
     rows = [(Path(f).expanduser(), r) for f in folders for r in labels_of(f)]
-    return Reference(torch.stack([_square(read_pixels(f/r.file_name, what=str(f/r.file_name)), size) for f, r in rows]), [r for _, r in rows])
+    return Reference(torch.stack([_square(read_pixels(f/r.file_name, what=str(f/r.file_name)), size)
+        for f, r in rows]), [r for _, r in rows])
 
 # %% ../../nbs/17c_evaluation.pictures.ipynb #3cbc9a27
 def _features(x):
@@ -84,14 +91,17 @@ def _features(x):
 def _scaled(x, s):
     "Pictures (b,3,h,w) at another size on the same ground, white outside"
     if s == 1: return x
-    grid = F.affine_grid(torch.tensor([[1/s, 0, 0], [0, 1/s, 0.]]).to(x).expand(len(x), 2, 3), x.shape, align_corners=False)
+    grid = F.affine_grid(torch.tensor([[1/s, 0, 0], [0, 1/s, 0.]]).to(x).expand(len(x), 2, 3), x.shape,
+        align_corners=False)
     return F.grid_sample(x - 1, grid, align_corners=False) + 1
 
+# %% ../../nbs/17c_evaluation.pictures.ipynb #e466ecb9
 def _versions(x):
     "27 slightly changed copies of pictures (b,3,h,w): (27,b,3,h,w)"
     k = max(1, x.shape[-1]//32)
     wide = [F.pad(_scaled(x, s), (k,)*4, mode='replicate') for s in (.92, 1, 1.08)]      # (b,3,h+2k,w+2k)
-    return torch.stack([w[..., i:i + x.shape[2], j:j + x.shape[3]] for w in wide for i in (0, k, 2*k) for j in (0, k, 2*k)])
+    return torch.stack([w[..., i:i + x.shape[2], j:j + x.shape[3]] 
+        for w in wide for i in (0, k, 2*k) for j in (0, k, 2*k)])
 
 # %% ../../nbs/17c_evaluation.pictures.ipynb #765bd764
 class Nearest(NamedTuple):
@@ -99,6 +109,7 @@ class Nearest(NamedTuple):
     index: Tensor    # Their numbers (b,k), the nearest first
     likeness: Tensor # Correlations (b,k), 1 is the same picture
 
+# %% ../../nbs/17c_evaluation.pictures.ipynb #9c09b198
 @torch.no_grad()
 def nearest(
     images: Tensor,       # (b,3,h,w) in [-1,1]
@@ -106,7 +117,8 @@ def nearest(
     k: int=5              # How many for each
 ) -> Nearest: # ValueError for other shapes and NaN
     "Find the true pictures that `images` resemble most, whatever their contrast, up to small moves"
-    require(images.ndim == 4 and images.shape[1] == 3 and len(images), f'pictures must be (b,3,h,w), got {tuple(images.shape)}')
+    require(images.ndim == 4 and images.shape[1] == 3 and len(images),
+        f'pictures must be (b,3,h,w), got {tuple(images.shape)}')
     require(torch.isfinite(images).all(), 'the pictures hold NaN: look at what drew them')
     true, k = _features(reference.images), min(in_range(k, 1, 10**6, 'k'), len(reference))         # (n,768)
     parts = []
@@ -123,6 +135,7 @@ class Reading(NamedTuple):
     bases: list  # `base` of the first
     styles: list # Of each (b)
 
+# %% ../../nbs/17c_evaluation.pictures.ipynb #2fbc0798
 def read_nearest(
     images: Tensor,      # (b,3,h,w) in [-1,1]
     reference: Reference # The true pictures
@@ -137,8 +150,10 @@ def read_nearest(
 class Rate:
     "A share, and Wilson's interval of 95%"
     value: float; low: float; high: float; n: int
-    def __str__(self): return f'{self.value:.1%} ({self.low:.0%} to {self.high:.0%}, n = {self.n})' if self.n else 'none'
+    def __str__(self):
+        return f'{self.value:.1%} ({self.low:.0%} to {self.high:.0%}, n = {self.n})' if self.n else 'none'
 
+# %% ../../nbs/17c_evaluation.pictures.ipynb #914d1f09
 def wilson(
     right: int, # How many are right
     n: int      # Of how many; 0: nothing is known
@@ -156,11 +171,13 @@ class PictureReport:
     top1: Rate; top5: Rate; base: Rate; style: Rate
     groups: dict # Group -> top1
     def __str__(self):
-        lines = [(k, getattr(self, k)) for k in ('top1', 'top5', 'base', 'style')] + [(k or 'no group', v) for k, v in self.groups.items()]
+        lines = [(k, getattr(self, k)) for k in ('top1', 'top5', 'base', 'style')] + [
+            (k or 'no group', v) for k, v in self.groups.items()]
         return '\n'.join(f'{k:>24}  {v}' for k, v in lines)
 
 def _rate(hits): return wilson(sum(hits), len(hits))
 
+# %% ../../nbs/17c_evaluation.pictures.ipynb #3e0722ba
 def picture_report(
     reading: Reading,   # What a judge saw in b pictures
     asked: list,        # b `Labelled`: what was asked for
@@ -168,10 +185,13 @@ def picture_report(
     by: str='group'     # The column that makes groups: a field of `Labelled`
 ) -> PictureReport:
     "Compare what was seen with what was asked"
-    require(len(asked) == len(reading.labels), f'{len(reading.labels)} pictures were read, {len(asked)} asked for')
-    one_of(by, list(Labelled.__dataclass_fields__), 'column'); first = [o[0] == r.label for o, r in zip(reading.labels, asked)]
+    require(len(asked) == len(reading.labels),
+        f'{len(reading.labels)} pictures were read, {len(asked)} asked for')
+    one_of(by, list(Labelled.__dataclass_fields__), 'column')
+    first = [o[0] == r.label for o, r in zip(reading.labels, asked)]
     styled, kinds = [True]*len(asked) if styled is None else styled, sorted({getattr(r, by) for r in asked})
-    groups = {k: _rate([ok for ok, r in zip(first, asked) if getattr(r, by) == k]) for k in kinds} if len(kinds) > 1 else {}
+    groups = {k: _rate([ok for ok, r in zip(first, asked) if getattr(r, by) == k])
+        for k in kinds} if len(kinds) > 1 else {}
     return PictureReport(_rate(first), _rate([r.label in o for o, r in zip(reading.labels, asked)]),
         _rate([b == r.base for b, r in zip(reading.bases, asked)]),
         _rate([s == r.style for s, r, on in zip(reading.styles, asked, styled) if on]), groups)
@@ -182,10 +202,15 @@ def style_words(
 ) -> dict: # Style -> the words that say it
     "Words that are said of one style only"
     styles, count = sorted({r.style for r in rows}), {}
-    for s in styles: count[s] = Counter(w for r in rows if r.style == s for t in r.texts for w in {*re.findall(r'\w+', t.lower())})
-    own = {s: {w: k for w, k in c.items() if not any(w in count[q] for q in styles if q != s)} for s, c in count.items()}
-    return {s: {w for w, k in c.items() if len(styles) > 1 and k > .4*max(c.values())} for s, c in own.items()}
+    for s in styles:
+        count[s] = Counter(w for r in rows if r.style == s for t in r.texts
+            for w in {*re.findall(r'\w+', t.lower())})
+    own = {s: {w: k for w, k in c.items() if not any(w in count[q] for q in styles if q != s)}
+        for s, c in count.items()}
+    return {s: {w for w, k in c.items() if len(styles) > 1 and k > .4*max(c.values())}
+        for s, c in own.items()}
 
+# %% ../../nbs/17c_evaluation.pictures.ipynb #193d5a2e
 def says_style(
     text: str,   # A prompt
     row: Labelled, # What it asks for
@@ -201,6 +226,7 @@ class PicturePrompts(NamedTuple):
     texts: list  # The prompts (b)
     styled: list # Does it ask for the style? (b)
 
+# %% ../../nbs/17c_evaluation.pictures.ipynb #f097a194
 def picture_prompts(
     rows: list,            # Of `labels_of`
     n: int=None,           # So many prompts, drawn by lot; all when None
@@ -212,7 +238,8 @@ def picture_prompts(
     pairs = [(r, t) for r in rows for t in (r.texts if captions == 'all' else r.texts[:1])]
     require(pairs, f'{len(rows)} rows have no captions: give them a text')
     if n is not None: pairs = random.Random(0).sample(pairs, min(in_range(n, 1, 10**6, 'n'), len(pairs)))
-    return PicturePrompts([r for r, _ in pairs], [t for _, t in pairs], [says_style(t, r, words) for r, t in pairs])
+    return PicturePrompts([r for r, _ in pairs], [t for _, t in pairs],
+        [says_style(t, r, words) for r, t in pairs])
 
 # %% ../../nbs/17c_evaluation.pictures.ipynb #d48cffa4
 def same_twice(
@@ -220,5 +247,6 @@ def same_twice(
     b: Reading  # Those of another, for the same prompts
 ) -> Rate: # Share of prompts
     "How often two seeds give the same label in the same style"
-    require(len(a.labels) == len(b.labels), f'{len(a.labels)} pictures of one seed, {len(b.labels)} of the other')
+    require(len(a.labels) == len(b.labels),
+        f'{len(a.labels)} pictures of one seed, {len(b.labels)} of the other')
     return _rate([x[0] == y[0] and s == t for x, y, s, t in zip(a.labels, b.labels, a.styles, b.styles)])

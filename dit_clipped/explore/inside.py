@@ -24,6 +24,13 @@ from ..sampling import image_noise
 from ..schedule import Schedule
 from ..solvers import SAMPLERS
 
+# %% ../../nbs/19d_explore.inside.ipynb #5b321556
+def _guided(pipe, prompt):
+    "predict(x, t) of a prompt, as the pipeline calls it"
+    def model(x, t, y, drop=None): return pipe.denoiser(x.to(pipe.dtype), t, y, drop).float()
+    scale = pipe.config['guidance']
+    return guided(model, pipe.objective, _copies(pipe.encode_prompt(prompt), 1), scale if scale > 1 else 1.)
+
 # %% ../../nbs/19d_explore.inside.ipynb #818061b9
 class Step(NamedTuple):
     "What the model saw and said at one step"
@@ -33,12 +40,6 @@ class Step(NamedTuple):
     x_t: Tensor # What it saw (c,h,w)
     x0: Tensor  # The picture that it predicted (c,h,w)
     eps: Tensor # The noise that it predicted (c,h,w)
-
-def _guided(pipe, prompt):
-    "predict(x, t) of a prompt, as the pipeline calls it"
-    def model(x, t, y, drop=None): return pipe.denoiser(x.to(pipe.dtype), t, y, drop).float()
-    scale = pipe.config['guidance']
-    return guided(model, pipe.objective, _copies(pipe.encode_prompt(prompt), 1), scale if scale > 1 else 1.)
 
 # %% ../../nbs/19d_explore.inside.ipynb #da480ae7
 def record_steps(
@@ -96,7 +97,8 @@ class WordMaps(NamedTuple):
 def _grouped(a, words):
     "Attention to tokens (...,l) as attention to words (...,words)"
     sizes = [k for _, k in words]
-    return torch.stack([p.sum(-1) for p in a[..., 1:1 + sum(sizes)].split(sizes, -1)], -1)   # 0: start-of-text
+    # 0: start-of-text
+    return torch.stack([p.sum(-1) for p in a[..., 1:1 + sum(sizes)].split(sizes, -1)], -1)
 
 # %% ../../nbs/19d_explore.inside.ipynb #eee370da
 def record_words(
@@ -113,7 +115,8 @@ def record_words(
     try: image = pipe(prompt, seed=seed).images[0]
     finally:
         for h in hooks: h.remove()
-    a = _grouped(torch.stack(seen), words).unflatten(0, (-1, len(layers)))                  # (steps,blocks,n,words)
+    # (steps,blocks,n,words)
+    a = _grouped(torch.stack(seen), words).unflatten(0, (-1, len(layers)))
     grid = height_width(pipe.denoiser.config.grid)
     return WordMaps(image, [k for k, _ in words], a.movedim(-1, 2).unflatten(-1, grid).cpu())
 
@@ -131,7 +134,8 @@ def draw_words(
     fig, axs = figure(7, rows, size=(9.6, 1.5*rows + .1), squeeze=False)
     for ax in axs.flat: ax.axis('off')
     _show_images(axs.flat[:1], [found.image], ['the picture'])
-    scale = PowerNorm(.5, 0, found.maps.max().item())                                         # stretched at its dark end
+    # stretched at its dark end
+    scale = PowerNorm(.5, 0, found.maps.max().item())
     for ax, word, o in zip(axs.flat[1:], found.words, m):
         im = ax.imshow(o, norm=scale, cmap='cividis'); ax.set_title(word, fontsize=10)
     fig.colorbar(im, ax=axs, label='share of attention', shrink=.8)
@@ -161,6 +165,7 @@ def draw_path(
     axs[at + 1].set_title(names[at], fontsize=10, color=PALETTE[1], fontweight='bold')
     return fig
 
+# %% ../../nbs/19d_explore.inside.ipynb #137aea39
 def prompt_path(
     pipe,    # A pipeline of prompts
     a: str,  # The first prompt
@@ -172,7 +177,8 @@ def prompt_path(
     def images(start, end, seed): return pipe.interpolate(start, end, n, seed=seed).images
     def draw(start, end, seed, at): return draw_path(images(start, end, seed), at)
     in_range(n, 2, 50, 'n')
-    return panel(draw, start=field(a), end=field(b), seed=slider(0, 0, 100, live=False), at=slider(n//2, 0, n - 1))
+    return panel(draw, start=field(a), end=field(b), seed=slider(0, 0, 100, live=False),
+        at=slider(n//2, 0, n - 1))
 
 # %% ../../nbs/19d_explore.inside.ipynb #ed6afe94
 SIGNALS = 'shift_msa', 'scale_msa', 'gate_msa', 'shift_mlp', 'scale_mlp', 'gate_mlp'

@@ -42,6 +42,7 @@ def _ratios(schedule):
     a, s = path.coeffs(t if isinstance(path, Schedule) else t/(_T - 1), 1, torch.float64)
     return t, (a/s)**2                                                   # (100,) each
 
+# %% ../../nbs/19b_explore.process.ipynb #5031a3b6
 def _draw_ratios(ax, t, schedule, ratio):
     for k, name in enumerate(SCHEDULES):
         at, r = _ratios(name)
@@ -57,6 +58,7 @@ def _draw_values(ax, x_t):
     ax.plot(z, (-z**2/2).exp()/math.sqrt(2*math.pi), color=PALETTE[1], label='N(0,1)')
     ax.set(title='values of x_t', ylim=(0, 1.2)); ax.legend(fontsize=8)
 
+# %% ../../nbs/19b_explore.process.ipynb #5521c45d
 def draw_noised(
     x0: Tensor,    # Picture (c,h,w) in [-1,1]
     t: int,        # 0 to 999
@@ -78,7 +80,8 @@ def noise_slider(
     "Drag a picture through its noise levels"
     require(getattr(x0, 'ndim', 0) == 3, f'x0 is {type(x0).__name__} {tuple(getattr(x0, "shape", ()))}: '
         'expected one picture (c,h,w) in [-1,1]')
-    return panel(partial(draw_noised, x0), t=slider(200, 0, _T - 1), schedule=menu(SCHEDULES), seed=slider(0, 0, 20))
+    return panel(partial(draw_noised, x0), t=slider(200, 0, _T - 1), schedule=menu(SCHEDULES),
+        seed=slider(0, 0, 20))
 
 # %% ../../nbs/19b_explore.process.ipynb #2e8b3305
 class BlockCost(NamedTuple):
@@ -86,6 +89,7 @@ class BlockCost(NamedTuple):
     linear: int    # qkv, projection, MLP
     attention: int # Scores, and the weighted sum of values
 
+# %% ../../nbs/19b_explore.process.ipynb #d5368a0e
 def block_cost(
     n: int, # Tokens
     d: int  # Width
@@ -111,10 +115,12 @@ def _similar(rows, cols, d=64):
     z = torch.nn.functional.normalize(pos_2d(rows, cols, d), dim=-1)      # (n,d)
     return z @ z.T                                                        # (n,n)
 
+# %% ../../nbs/19b_explore.process.ipynb #cd25bee6
 def _draw_picture(ax, x0, p, x, y, i):
     h, w = x0.shape[1:]
     ax.imshow(to_rgb(x0), cmap='gray', vmin=0, vmax=1, extent=(0, w, h, 0))
-    ax.set_xticks(range(0, w + 1, p), []); ax.set_yticks(range(0, h + 1, p), []); ax.grid(color='white', lw=.5)
+    ax.set_xticks(range(0, w + 1, p), []); ax.set_yticks(range(0, h + 1, p), [])
+    ax.grid(color='white', lw=.5)
     from matplotlib.patches import Rectangle
     ax.add_patch(Rectangle((x//p*p, y//p*p), p, p, fill=False, lw=3, ec=PALETTE[3]))
     ax.set_title(f'token {i} of {h//p*(w//p)}', fontsize=10)
@@ -129,6 +135,7 @@ def _draw_costs(ax, sizes, h, w, p, d):
     ax.set_xticks(range(len(n)), [f'{q}\n{k}' for q, k in zip(sizes, n)])
     ax.set(title=f'a block, d = {d}', xlabel='patch size, tokens', ylabel='log10 of million multiply-adds')
 
+# %% ../../nbs/19b_explore.process.ipynb #0c4d7c91
 def draw_patch(
     x0: Tensor,    # Picture (c,h,w) in [-1,1]
     sizes: list,   # Patch sizes that divide it
@@ -143,7 +150,8 @@ def draw_patch(
     axs[1].imshow(to_rgb(z), cmap='gray', vmin=0, vmax=1); axs[1].axis('off')
     axs[1].set_title(f'its {p}x{p}x{len(z)} = {z.numel()} numbers', fontsize=10)
     im = axs[2].imshow(_similar(h//p, w//p)[i].view(h//p, w//p), vmin=.5, vmax=1, cmap='cividis')
-    axs[2].axis('off'); axs[2].set_title('similar positions', fontsize=10); fig.colorbar(im, ax=axs[2], shrink=.8)
+    axs[2].axis('off'); axs[2].set_title('similar positions', fontsize=10)
+    fig.colorbar(im, ax=axs[2], shrink=.8)
     _draw_costs(axs[3], sizes, h, w, p, d)
     return fig
 
@@ -159,7 +167,8 @@ def patch_explorer(
     sizes = [p for p in (2, 4, 8, 16, 32) if h % p == w % p == 0 and p < min(h, w)]
     require(sizes, f'a picture of {h}x{w} has no patches of 2 to 32 pixels: crop it to even sides')
     draw = partial(draw_patch, x0, sizes, in_range(d, 1, 10**5, 'd'))
-    return panel(draw, p=menu(sizes, sizes[len(sizes)//2]), x=slider(w//2, 0, w - 1), y=slider(h//2, 0, h - 1))
+    return panel(draw, p=menu(sizes, sizes[len(sizes)//2]), x=slider(w//2, 0, w - 1),
+        y=slider(h//2, 0, h - 1))
 
 # %% ../../nbs/19b_explore.process.ipynb #1a3cc823
 class Gpu(NamedTuple):
@@ -167,7 +176,8 @@ class Gpu(NamedTuple):
     peak: float  # Dense half-precision teraflop/s
     memory: int  # GB
 
-GPUS = {'T4': Gpu(65, 16), 'L4': Gpu(121, 24), 'A100': Gpu(312, 80), 'H100': Gpu(989, 80), 'H200': Gpu(989, 141)}
+GPUS = {'T4': Gpu(65, 16), 'L4': Gpu(121, 24), 'A100': Gpu(312, 80), 'H100': Gpu(989, 80),
+    'H200': Gpu(989, 141)}
 
 @lru_cache(maxsize=256)
 def _counted(name, grid):
@@ -197,6 +207,7 @@ class TrainingCost(NamedTuple):
     hours: float     # Of that GPU
     price: float     # hours x price of an hour
 
+# %% ../../nbs/19b_explore.process.ipynb #8512cd20
 def estimate(
     name: str,           # A key of `MODELS`
     pixels: int=256,     # Side of the picture; a VAE shrinks it by 8
@@ -208,7 +219,8 @@ def estimate(
     "Size, cost, time and price of a training"
     g = GPUS[one_of(gpu, list(GPUS), 'GPU')]; c = model_config(name, input_size=pixels//8)
     n, cost = _counted(name, pixels//8); hours = gpu_hours(cost, steps, batch_size, g.peak)
-    return TrainingCost(n, c.n_tokens, cost, memory_gb(c, n, batch_size), hours, hours*in_range(price, 0, 1e6, 'price'))
+    return TrainingCost(n, c.n_tokens, cost, memory_gb(c, n, batch_size), hours,
+        hours*in_range(price, 0, 1e6, 'price'))
 
 # %% ../../nbs/19b_explore.process.ipynb #3ed25d7e
 _LETTERS = 'T', 'S', 'B', 'L', 'XL'
@@ -221,6 +233,7 @@ def _sentence(e, gpu, batch_size):
         f'{"fits" if much < room else many} ({gpu}: {room} GB)', f'{e.hours:,.0f} hours of one {gpu}',
         f'price: {e.price:,.0f}'])
 
+# %% ../../nbs/19b_explore.process.ipynb #08839c84
 def draw_scale(
     family: str, size: str, patch: int, # Parts of the model's name
     pixels: int,     # Side of the picture
@@ -236,13 +249,15 @@ def draw_scale(
     left.bar(g.keys(), g.values(), color=[PALETTE[1] if k == size else PALETTE[5] for k in g])
     left.set_yscale('log'); left.yaxis.set_major_formatter('{x:g}'); left.minorticks_off()
     left.set(title=f'{family}, patch {patch}, {pixels} pixels', ylabel='Gflops')
-    right.axis('off'); right.text(0, .5, _sentence(e, gpu, batch_size), va='center', fontsize=10.5, linespacing=1.5)
+    right.axis('off')
+    right.text(0, .5, _sentence(e, gpu, batch_size), va='center', fontsize=10.5, linespacing=1.5)
     return fig
 
 # %% ../../nbs/19b_explore.process.ipynb #1c34767f
 def scale_calculator(): # A panel: family, size, patch, pixels, gpu, batch_size, steps, price
     "Parameters, Gflops, memory, time and price of a model"
-    return panel(draw_scale, family=menu(['DiT', 'DiT-Clipped']), size=menu(_LETTERS, 'B'), patch=menu([2, 4, 8]),
+    return panel(draw_scale, family=menu(['DiT', 'DiT-Clipped']), size=menu(_LETTERS, 'B'),
+        patch=menu([2, 4, 8]),
         pixels=menu([128, 256, 512, 1024], 256), gpu=menu(GPUS, 'A100'),
         batch_size=slider(256, 8, 1024, step=8, live=False),
         steps=slider(400, 10, 7000, 'thousand steps', step=10, live=False),

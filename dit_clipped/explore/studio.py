@@ -73,7 +73,8 @@ def read_settings(
     require(text, 'this picture carries no settings: only PNGs saved here do; JPEG, screenshots '
         'and many web sites lose them')
     try: d = json.loads(text)
-    except json.JSONDecodeError as e: raise ValueError(f'the settings of this picture are damaged: {e}') from e
+    except json.JSONDecodeError as e:
+        raise ValueError(f'the settings of this picture are damaged: {e}') from e
     require(isinstance(d, dict) and d.pop('version', None) == 1,
         'the settings of this picture are of another version of dit_clipped: expected version 1')
     return from_json(cls, d, 'the settings of this picture')
@@ -87,7 +88,8 @@ def _read(pipe, s, notes):
     "The prompts of some settings as embeddings; what cannot be read is noted"
     seen = CaptionNotes()
     with pipe._eval_mode():
-        both = [_to_device(pipe.text_encoder([o], seen), pipe.device) if o else None for o in (s.prompt, s.negative)]
+        both = [_to_device(pipe.text_encoder([o], seen), pipe.device) if o else None
+            for o in (s.prompt, s.negative)]
     unknown = ', '.join(map(repr, seen.unknown))
     if unknown: notes.append(f'words this model never learned are left out: {unknown}')
     if seen.repaired: notes.append(f'read {", ".join(seen.repaired)}')
@@ -95,6 +97,7 @@ def _read(pipe, s, notes):
     if not pipe.config['trained']: notes.append('this model is untrained: it draws noise')
     return dict(zip(('prompt_embeds', 'negative_prompt_embeds'), both))
 
+# %% ../../nbs/19c_explore.studio.ipynb #5682f334
 def draw_settings(
     pipe,               # A pipeline of prompts
     settings: Settings, # What to draw, and how
@@ -107,7 +110,8 @@ def draw_settings(
         if on_step is None: return
         seen = _large(pipe.decode(kw['latents'].clone()))
         pipe.interrupt = bool(on_step(i + 1, pipe.num_timesteps, seen))
-    words = dict(prompt=s.prompt, negative_prompt=s.negative or None) if notes is None else _read(pipe, s, notes)
+    words = dict(prompt=s.prompt, negative_prompt=s.negative or None) if notes is None else _read(pipe, s,
+        notes)
     return pipe(**words, guidance_scale=s.guidance, num_inference_steps=s.steps,
         scheduler=s.sampler, seed=s.seed, callback_on_step_end=callback).images[0]
 
@@ -140,14 +144,16 @@ def _controls(pipes, prompt):
     steps = c['steps'] if isinstance(c['steps'], int) else 20
     return dict(prompt=field(prompt, 'prompt'), negative=field('', 'not'),
         guidance=slider(float(c['guidance']), 0., 15., 'guidance', .1),
-        steps=slider(min(steps, 100), 1, 100, 'steps'), sampler=menu(_samplers(pipe), c['sampler'], 'sampler'),
+        steps=slider(min(steps, 100), 1, 100, 'steps'),
+        sampler=menu(_samplers(pipe), c['sampler'], 'sampler'),
         seed=w.BoundedIntText(0, min=0, max=2**32 - 1, description='seed'), model=menu(pipes, name, 'model'))
 
 # %% ../../nbs/19c_explore.studio.ipynb #91fc0439
 def _parts(box, pipes, prompt):
     "Make the widgets of a studio"
     w = _widgets(); b = partial(w.Button, layout=w.Layout(width='90px'))
-    box.controls, box.picture, box.message = _controls(pipes, prompt), w.Image(format='png', width=256), w.HTML()
+    box.controls, box.picture, box.message = _controls(pipes, prompt), w.Image(format='png',
+        width=256), w.HTML()
     box.draw, box.save = b(description='Draw', button_style='primary'), b(description='Save')
     box.cancel = b(description='Cancel', disabled=True)
     box.open = w.FileUpload(accept='.png', multiple=False, description='Open')
@@ -193,7 +199,8 @@ _KEEP = 8                                     # pictures in the strip
 def _remember(box, image, settings):
     "Put a picture in front of the strip; its button brings its settings back"
     w = _widgets(); s = settings
-    again = w.Button(description=f'seed {s.seed}', tooltip=f'{s.prompt}; guidance {s.guidance:g}, {s.steps} steps',
+    again = w.Button(description=f'seed {s.seed}',
+        tooltip=f'{s.prompt}; guidance {s.guidance:g}, {s.steps} steps',
         layout=w.Layout(width='96px'))
     again.on_click(lambda _: box.show_settings(s))
     small = w.Image(value=png(image), format='png', width=96)
@@ -246,6 +253,7 @@ def _wire(box, pipes, folder):
     box.open.observe(lambda change: _opened(box, change['new'], names), 'value')
     box.controls['model'].observe(model, 'value')
 
+# %% ../../nbs/19c_explore.studio.ipynb #e2e20ab3
 def prompt_studio(
     pipes,                    # A pipeline of prompts, or name -> pipeline
     prompt: str='a red heart on a blue background', # At first
@@ -268,7 +276,8 @@ def draw_grid(
 ): # A figure
     "One prompt with every guidance and every number of steps"
     require(prompt.strip(), 'the prompt is empty: say what to draw, such as "a red heart"')
-    fig, axs = figure(len(steps), len(guidances), size=(1.5*len(steps) + .6, 1.5*len(guidances) + .5), squeeze=False)
+    fig, axs = figure(len(steps), len(guidances), size=(1.5*len(steps) + .6, 1.5*len(guidances) + .5),
+        squeeze=False)
     for row, g in zip(axs, guidances):
         for ax, n in zip(row, steps):
             ax.imshow(pipe(prompt, guidance_scale=g, num_inference_steps=n, seed=seed).images[0])
@@ -285,6 +294,7 @@ def guidance_grid(
     steps: tuple=(2, 4, 8, 16)     # One column each
 ): # A panel: prompt, seed
     "Guidance x steps, from one noise"
-    require(0 < len(guidances)*len(steps) <= 100, f'{len(guidances)} x {len(steps)} pictures: from 1 to 100 can be drawn')
+    require(0 < len(guidances)*len(steps) <= 100,
+        f'{len(guidances)} x {len(steps)} pictures: from 1 to 100 can be drawn')
     draw = partial(draw_grid, pipe, guidances, steps)
     return panel(draw, prompt=field(prompt), seed=slider(0, 0, 100, live=False))

@@ -24,8 +24,8 @@ from .contrastive import clip_loss
 from .encoder import CLIPText
 from .image import load_clip_image
 from .pieces import clip_pieces
-from .teacher import LessonItems, TaughtCLIP, open_guide
-from .teacher import agreement_loss, begin_words, fingerprint, lesson_stage, make_lesson, pieces_of, text_hash
+from .teacher import LessonItems, TaughtCLIP, agreement_loss, begin_words, fingerprint
+from .teacher import lesson_stage, make_lesson, open_guide, pieces_of, text_hash
 from .tokenizer import WordTokenizer, drop_words, words_in
 from .train import ClipRecipe, ClipRun, ClipStage, TinyCLIP
 from .train import image_stage, stage_trainer, text_stage
@@ -42,10 +42,11 @@ MOST = 40_000 # pictures in memory
 
 def _small(x, i):
     ok = isinstance(x, Tensor) and x.ndim == 3 and len(x) == 3 and x.is_floating_point()
-    require(ok, f'item {i} begins with {tuple(getattr(x, "shape", ())) or type(x).__name__}, expected a picture '
-        '(3,h,w) in [-1,1]', TypeError)
+    require(ok, f'item {i} begins with {tuple(getattr(x, "shape", ())) or type(x).__name__}, expected a '
+        'picture (3,h,w) in [-1,1]', TypeError)
     side = 64 if min(x.shape[1:]) >= 64 else 32
-    if x.shape[1:] != (side, side): x = F.interpolate(x[None], (side, side), mode='bilinear', antialias=True)[0]
+    if x.shape[1:] != (side, side):
+        x = F.interpolate(x[None], (side, side), mode='bilinear', antialias=True)[0]
     return ((x.clamp(-1, 1) + 1)*127.5).round().to(torch.uint8)                           # (3,s,s)
 
 def _texts_of(data, i, caption):
@@ -128,13 +129,15 @@ def _kept(run, pairs, make=TinyCLIP, **more):
     "(tokenizer, network) that go on from `run.init`"
     text, looks = CLIPText.from_pretrained(run.init/'text_encoder'), load_clip_image(run.init/'clip_image')
     side, size = looks.config['vision_cfg']['image_size'], pairs.pictures.shape[-1]
-    require(side == size, f'{run.init} looks at pictures of {side} pixels, these have {size}: begin without init')
+    require(side == size, f'{run.init} looks at pictures of {side} pixels, these have {size}: '
+        'begin without init')
     if line := text.unread([t for ts in pairs.captions for t in ts]).line(): print(line)
     more = more or dict(slots=False); net = make(text.tokenizer.vocab_size, text.context_length, size, **more)
     return text.tokenizer, net.take(text, looks)
 
-def _origin(tokenizer): return dict(words=len(tokenizer.words)) if hasattr(tokenizer, 'words') else dict(rows=tokenizer.vocab_size)
+def _origin(t): return dict(words=len(t.words)) if hasattr(t, 'words') else dict(rows=t.vocab_size)
 
+# %% ../../nbs/15j_text.captioned.ipynb #8aedaf6f
 def pairs_stage(
     run: ClipRun, # Where and how
     data          # As for `read_pairs`
@@ -143,8 +146,7 @@ def pairs_stage(
     set_seed(run.recipe.seed); pairs = read_pairs(data)
     if run.init: tokenizer, net = _kept(run, pairs)
     else:
-        tokenizer = words_of(pairs.captions)
-        size = pairs.pictures.shape[-1]
+        tokenizer = words_of(pairs.captions); size = pairs.pictures.shape[-1]
         net = TinyCLIP(tokenizer.vocab_size, tokenizer.context_length, size, False, run.recipe.seed)
     items = CaptionPairs(pairs, tokenizer)
     return ClipStage('pairs', net.learn('text', 'image'), items, default_collate, pairs_loss,
@@ -163,8 +165,7 @@ def _through(run, make, asked, *folders):
     stage = make(); write_json(run.out/'clip.json', asked)
     t = stage_trainer(run, stage).fit()
     if t.step < stage.steps: return False                                                 # stopped
-    _export(run, t.model, stage.data.tokenizer, folders)
-    return True
+    _export(run, t.model, stage.data.tokenizer, folders); return True
 
 # %% ../../nbs/15j_text.captioned.ipynb #c4bd875d
 class TaughtPairs(CaptionPairs):
@@ -178,8 +179,10 @@ class TaughtPairs(CaptionPairs):
         self._where = {t: k for k, t in enumerate(items.lesson.texts)}
     def __getitem__(self, i):
         x, ids, i, k = super().__getitem__(i); j = int(torch.randint(len(self._items), ()))
-        return x, ids, i, k, self._items.lesson.vectors[self._where[self._captions[k].strip()]], *self._items[j]
+        v = self._items.lesson.vectors[self._where[self._captions[k].strip()]]            # (e,)
+        return x, ids, i, k, v, *self._items[j]
 
+# %% ../../nbs/15j_text.captioned.ipynb #ddd7c824
 def taught_pairs_loss(
     net: TaughtCLIP, # Both towers learn
     x: Tensor,       # Pictures (b,3,s,s)
@@ -190,8 +193,8 @@ def taught_pairs_loss(
 ) -> Tensor: # Scalar
     "`pairs_loss` plus `agreement_loss`"
     v, more, w = lesson; pooled = net.read(torch.cat([ids, more]))[0]                      # (2b,d)
-    same = same_pairs(ids, pictures, captions)
-    return clip_loss(net.look(x), pooled[:len(x)], net.scale, same) + agreement_loss(net, pooled, torch.cat([v, w]))
+    contrast = clip_loss(net.look(x), pooled[:len(x)], net.scale, same_pairs(ids, pictures, captions))
+    return contrast + agreement_loss(net, pooled, torch.cat([v, w]))
 
 # %% ../../nbs/15j_text.captioned.ipynb #04083ee9
 def _student(run, pairs, guide):
@@ -199,11 +202,15 @@ def _student(run, pairs, guide):
     if run.init: tokenizer = CLIPText.from_pretrained(run.init/'text_encoder').tokenizer
     else: tokenizer = pieces_of(pairs.captions, guide.texts) if guide.texts else words_of(pairs.captions)
     texts = [t for ts in pairs.captions for t in ts] + [*guide.texts]
-    lesson = make_lesson(texts, guide.teacher, run.out/'teacher.safetensors'); more = dict(teacher_dim=lesson.vectors.shape[1], seed=run.recipe.seed)
+    lesson = make_lesson(texts, guide.teacher, run.out/'teacher.safetensors')
+    more = dict(teacher_dim=lesson.vectors.shape[1], seed=run.recipe.seed)
     if run.init: net = _kept(run, pairs, TaughtCLIP, **more)[1]
-    else: net = begin_words(TaughtCLIP(tokenizer.vocab_size, tokenizer.context_length, pairs.pictures.shape[-1], **more), tokenizer, guide.teacher)
+    else:
+        net = begin_words(TaughtCLIP(tokenizer.vocab_size, tokenizer.context_length, pairs.pictures.shape[-1],
+            **more), tokenizer, guide.teacher)
     return net, LessonItems(lesson, tokenizer)
 
+# %% ../../nbs/15j_text.captioned.ipynb #ac099583
 def _taught(run, data, guide, asked):
     "The lesson, then both towers; whether they are there in the end"
     folders = 'text_encoder', 'clip_image'
@@ -213,8 +220,10 @@ def _taught(run, data, guide, asked):
     t = stage_trainer(run, lesson_stage(run, net, items)).fit()
     if t.step < run.recipe.text_steps: return False                                       # stopped
     load_strict(fresh, plain_state(t.model), 'the tower that was taught'); data = TaughtPairs(pairs, items)
-    return _through(run, lambda: ClipStage('pairs', fresh.learn('text', 'image'), data, default_collate, taught_pairs_loss,
-        run.recipe.image_steps, min(run.recipe.batch_size, len(data)), _origin(items.tokenizer)), asked, *folders)
+    def pairs_again(): return ClipStage('pairs', fresh.learn('text', 'image'), data, default_collate,
+        taught_pairs_loss, run.recipe.image_steps, min(run.recipe.batch_size, len(data)),
+        _origin(items.tokenizer))
+    return _through(run, pairs_again, asked, *folders)
 
 # %% ../../nbs/15j_text.captioned.ipynb #43be22b2
 def _asked(run, data, guide=None):
@@ -223,7 +232,7 @@ def _asked(run, data, guide=None):
     data = data if data is None else dict(kind=type(data).__name__, items=len(data)) | own()
     init = run.init and CLIPText.from_pretrained(run.init/'text_encoder').sha256()
     r, names = run.recipe, ('save_every', 'wording', 'word_dropout')
-    old = data is not None or (r.wording, r.word_dropout) == ('train', 0) # runs from before the grammar lack its fields
+    old = data is not None or (r.wording, r.word_dropout) == ('train', 0)   # from before the grammar
     recipe = {k: v for k, v in asdict(r).items() if k not in names[:3 if old else 1]}
     lesson = dict(teacher=fingerprint(guide.teacher), texts=text_hash(guide.texts)) if guide else {}
     return json.loads(json.dumps(dict(recipe=recipe, data=data, init=init) | lesson))
@@ -231,20 +240,22 @@ def _asked(run, data, guide=None):
 def _agree(run, asked):
     "ValueError when `run.out` was begun with something else"
     file = run.out/'clip.json'; diff = differences(read_json(file), asked) if file.is_file() else []
-    require(not diff, f'{run.out} holds a run with other settings: {"; ".join(diff)}. Pass these, or another folder')
+    require(not diff, f'{run.out} holds a run with other settings: {"; ".join(diff)}. '
+        'Pass these, or another folder')
 
 # %% ../../nbs/15j_text.captioned.ipynb #eb6b84a4
 def _warn_of_half(run):
     "Older versions trained by a loop of their own, into `checkpoints`"
     old = sorted((run.out/'checkpoints').glob('step_*'))
-    if old and not _finished(run, 'text_encoder'): warnings.warn(f'{run.out} holds half a text tower of an older version '
-        f'({old[-1].name}), whose loop is no longer here: this stage begins anew. {run.out/"checkpoints"} is not needed any more')
+    if old and not _finished(run, 'text_encoder'):
+        warnings.warn(f'{run.out} holds half a text tower of an older version ({old[-1].name}), whose '
+            f'loop is no longer here: this stage begins anew. {run.out/"checkpoints"} is not needed any more')
 
 def _check_order(run, stage):
     "Refuse, before anything is written, what cannot be continued"
     _warn_of_half(run)
-    require(stage != 'image' or _finished(run, 'text_encoder'), f"{run.out} has no trained text tower yet: "
-        "stage='text' comes first")
+    require(stage != 'image' or _finished(run, 'text_encoder'),
+        f"{run.out} has no trained text tower yet: stage='text' comes first")
 
 def _pictograms(run, stage, asked):
     if _through(run, partial(text_stage, run), asked, 'text_encoder') and stage != 'text':
@@ -256,6 +267,13 @@ def _own_randomness():
     try: yield
     finally: set_rng(state)
 
+def _train(run, data, stage, guide, asked):
+    "The stages of a run, with random numbers of their own"
+    with _own_randomness():
+        if data is None: _pictograms(run, stage, asked)
+        elif guide: _taught(run, data, guide, asked)
+        else: _through(run, partial(pairs_stage, run, data), asked, 'text_encoder', 'clip_image')
+
 # %% ../../nbs/15j_text.captioned.ipynb #e7cc80c1
 def train_clip(
     out, # Run folder: gets text_encoder/, clip_image/ and the runs of the Trainer
@@ -263,21 +281,20 @@ def train_clip(
     data=None, # As for `read_pairs`; None: pictograms, in two stages
     stage: str='both', # 'text', 'image' (after the first) or 'both'; with `data` always both at once
     init=None, # Pipeline folder, or 'shipped', whose towers to go on from, instead of random weights
-    teacher=None, # With `data`: folder of a sentence encoder, or fn(texts) -> (b,e), from which the text tower learns first
+    teacher=None, # With `data`: folder of a sentence encoder, or fn(texts) -> (b,e), for the text tower
     texts=None, # A file of further texts for the teacher, one a line
-    **habits # Of `ClipRun`: progress=False draws no bar, device says where, `default_device()` when it is not there
+    **habits # Of `ClipRun`: progress=False draws no bar; device, else `default_device()`
 ) -> Path: # `out`; a tower that is missing there was stopped, and the same call goes on
     "Train a small CLIP of open_clip's own classes; the same recipe, the same weights"
-    require(hasattr(recipe, 'text_steps'), f'recipe is {recipe!r}, expected ClipRecipe(text_steps=..., image_steps=...)', TypeError)
+    require(hasattr(recipe, 'text_steps'),
+        f'recipe is {recipe!r}, expected ClipRecipe(text_steps=..., image_steps=...)', TypeError)
     one_of(stage, ['text', 'image', 'both'], 'stage')
     init = init and find_folder(init, what='a pipeline folder'); guide = open_guide(teacher, texts)
-    require(data is not None or guide is None, 'teacher without data: pictograms are taught by slots; pass pictures with captions')
-    device = str(habits.pop('device', None) or default_device())
-    run = ClipRun(Path(out), recipe, init, device=device, **habits)
+    require(data is not None or guide is None,
+        'teacher without data: pictograms are taught by slots; pass pictures with captions')
+    run = ClipRun(Path(out), recipe, init, device=str(habits.pop('device', None) or default_device()),
+        **habits)
     if data is None: _check_order(run, stage)
     asked = _asked(run, data, guide); _agree(run, asked)
-    with _own_randomness():
-        if data is None: _pictograms(run, stage, asked)
-        elif guide: _taught(run, data, guide, asked)
-        else: _through(run, partial(pairs_stage, run, data), asked, 'text_encoder', 'clip_image')
+    _train(run, data, stage, guide, asked)
     return run.out

@@ -25,6 +25,7 @@ def _letters():
 
 LETTERS, END = _letters(), '</w>'   # byte -> letter; what closes a word
 
+# %% ../../nbs/15d_text.pieces.ipynb #1401b51a
 @lru_cache(1)
 def clip_merges() -> list: # 48,894 texts 'a b', the first merge first
     "CLIP's table, from the file that comes with open_clip"
@@ -141,7 +142,8 @@ def from_texts(cls: PieceTokenizer,
     "CLIP's table, cut to the pieces that occur"
     parents = {m.replace(' ', ''): m.split(' ') for m in clip_merges()}
     kept = dict.fromkeys(c + end for c in map(chr, range(33, 127)) if c == c.lower() for end in ('', END))
-    _add_closed(kept, _by_frequency(captions), parents, 10**9); _add_closed(kept, _by_frequency(texts), parents, most)
+    _add_closed(kept, _by_frequency(captions), parents, 10**9)
+    _add_closed(kept, _by_frequency(texts), parents, most)
     letters = [c + end for end in ('', END) for c in LETTERS.values() if c + end in kept]
     return cls(letters, [m for m in clip_merges() if m.replace(' ', '') in kept], context_length)
 

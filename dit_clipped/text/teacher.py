@@ -28,19 +28,22 @@ from .train import ClipRun, ClipStage, TinyCLIP
 _FILES = 'config.json', 'model.safetensors', 'tokenizer.json'
 
 class SentenceTeacher:
-    "A sentence encoder in a local folder of Hugging Face's layout, such as all-MiniLM-L6-v2: texts to vectors"
+    "A sentence encoder in a local folder of Hugging Face's layout, like all-MiniLM-L6-v2: texts to vectors"
     def __init__(self,
         folder, # Holds config.json, model.safetensors and tokenizer.json
         device=None # Where it runs; `default_device()` when None
     ):
         self.folder, self.device, self.parts = Path(folder).expanduser(), device or default_device(), None
-        require(self.folder.is_dir(), f'no folder {self.folder}: expected a sentence encoder, such as all-MiniLM-L6-v2',
+        require(self.folder.is_dir(),
+            f'no folder {self.folder}: expected a sentence encoder, such as all-MiniLM-L6-v2',
             FileNotFoundError)
         lost = [f for f in _FILES if not (self.folder/f).is_file()]
-        require(not lost, f'{self.folder} lacks {", ".join(lost)}: expected a sentence encoder of Hugging Face with its '
-            'weights as safetensors; pickles (.bin, .pt) are not opened', FileNotFoundError)
-        require(find_spec('transformers'), 'a teacher needs transformers: pip install transformers', ImportError)
-    def sha256(self): return hashlib.sha256(''.join(file_sha256(self.folder/f) for f in _FILES).encode()).hexdigest()
+        require(not lost, f'{self.folder} lacks {", ".join(lost)}: expected a sentence encoder of Hugging '
+            'Face with its weights as safetensors; pickles (.bin, .pt) are not opened', FileNotFoundError)
+        require(find_spec('transformers'), 'a teacher needs transformers: pip install transformers',
+            ImportError)
+    def sha256(self):
+        return hashlib.sha256(''.join(file_sha256(self.folder/f) for f in _FILES).encode()).hexdigest()
 
 # %% ../../nbs/15i_text.teacher.ipynb #cb1d200d
 @patch
@@ -48,7 +51,8 @@ def _open(self: SentenceTeacher):
     from transformers import AutoModel, AutoTokenizer
     local = dict(local_files_only=True, trust_remote_code=False)
     model = AutoModel.from_pretrained(self.folder, use_safetensors=True, **local)
-    self.parts = AutoTokenizer.from_pretrained(self.folder, **local), model.eval().requires_grad_(False).to(self.device)
+    tokenizer = AutoTokenizer.from_pretrained(self.folder, **local)
+    self.parts = tokenizer, model.eval().requires_grad_(False).to(self.device)
 
 @patch
 @torch.no_grad()
@@ -58,7 +62,8 @@ def __call__(self: SentenceTeacher,
     "Mean of the last layer over the tokens"
     if self.parts is None: self._open()
     tokenizer, model = self.parts
-    batch = tokenizer(list(texts), padding=True, truncation=True, max_length=128, return_tensors='pt').to(self.device)
+    batch = tokenizer(list(texts), padding=True, truncation=True, max_length=128,
+        return_tensors='pt').to(self.device)
     x, m = model(**batch).last_hidden_state, batch['attention_mask'][..., None]            # (b,l,e), (b,l,1)
     return F.normalize((x*m).sum(1).float(), dim=-1).cpu()                                 # (b,e)
 
@@ -67,7 +72,8 @@ def fingerprint(
     teacher # fn(texts) -> (b,e)
 ) -> str: # Its `sha256`, where it has one, else its name
     "What tells one teacher from another"
-    return teacher.sha256() if hasattr(teacher, 'sha256') else getattr(teacher, '__name__', type(teacher).__name__)
+    return teacher.sha256() if hasattr(teacher, 'sha256') else getattr(teacher, '__name__',
+        type(teacher).__name__)
 
 def text_hash(
     texts # Any number
@@ -96,13 +102,15 @@ def make_lesson(
     every: int=16_384 # Texts between two writings of the file
 ) -> Lesson: # ValueError when there is nothing to learn
     "Ask the teacher, once for each text"
-    texts = sorted({t.strip() for t in texts} - {''}); require(texts, 'no texts to learn from: the list is empty')
+    texts = sorted({t.strip() for t in texts} - {''})
+    require(texts, 'no texts to learn from: the list is empty')
     name = fingerprint(teacher)
     file, origin = Path(file), dict(texts=text_hash(texts), teacher=name)
     got = _begun(file, origin); done = [] if got is None else [got]; k = 0 if got is None else len(got)
     while k < len(texts):
         more = texts[k:k + every]; by_length = sorted(range(len(more)), key=lambda i: len(more[i]))
-        new = torch.cat([teacher([more[i] for i in by_length[j:j + 64]]) for j in range(0, len(more), 64)])  # (m,e)
+        # (m,e)
+        new = torch.cat([teacher([more[i] for i in by_length[j:j + 64]]) for j in range(0, len(more), 64)])
         done.append(new[torch.tensor(by_length).argsort()].half()); k += len(more)
         with atomic_path(file) as p: save_file(dict(vectors=torch.cat(done)), p, origin)
     return Lesson(texts, torch.cat(done), name)
@@ -123,11 +131,12 @@ class Guide(NamedTuple):
     texts: tuple=() # Further texts
 
 def open_guide(
-    teacher,   # A folder, or fn(texts) -> (b,e); None: nobody teaches
+    teacher,   # A folder, or fn(texts) -> (b,e); None: no teacher
     texts=None # A file of further texts
 ): # A `Guide`, or None; what is missing is said before anything slow is done
     "The teacher of a run"
-    require(teacher is not None or texts is None, 'texts without a teacher: it says what they mean; pass a teacher, too')
+    require(teacher is not None or texts is None,
+        'texts without a teacher: it says what they mean; pass a teacher, too')
     if teacher is None: return None
     if isinstance(teacher, (str, Path)): teacher = SentenceTeacher(teacher)
     require(callable(teacher), f'teacher is {teacher!r}, expected a folder or a function of texts', TypeError)
@@ -156,7 +165,8 @@ class TaughtCLIP(TinyCLIP):
         super().__init__(vocab_size, context_length, image_size, False, seed)
         self.config['teacher_dim'] = teacher_dim
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed + 1); self.teach = nn.Linear(self.clip.text_projection.shape[1], teacher_dim, bias=False)
+            torch.manual_seed(seed + 1)
+            self.teach = nn.Linear(self.clip.text_projection.shape[1], teacher_dim, bias=False)
 
 # %% ../../nbs/15i_text.teacher.ipynb #27589697
 def agreement_loss(
@@ -167,7 +177,8 @@ def agreement_loss(
 ) -> Tensor: # Scalar, 0 when student and teacher agree
     "1 - cosine after a linear map, and the squared difference of all similarities within the batch"
     with torch.autocast(pooled.device.type, enabled=False):           # differences of cosines need all digits
-        p, v = pooled.float(), v.float(); w = F.normalize(F.linear(p, net.teach.weight.float()), dim=-1)  # (b,e)
+        # (b,e)
+        p, v = pooled.float(), v.float(); w = F.normalize(F.linear(p, net.teach.weight.float()), dim=-1)
         return 1 - (w*v).sum(-1).mean() + pairs*F.mse_loss(p @ p.T, v @ v.T)
 
 def teacher_loss(
@@ -183,7 +194,8 @@ def whole_words(
     tokenizer # A `WordTokenizer`; of a `PieceTokenizer` the pieces that end a word, taken as words
 ) -> dict: # Row -> word
     "The rows of a table that are a word each"
-    if not isinstance(tokenizer, PieceTokenizer): return {rows[0]: w for w, rows in tokenizer.words.items() if len(rows) == 1}
+    if not isinstance(tokenizer, PieceTokenizer):
+        return {rows[0]: w for w, rows in tokenizer.words.items() if len(rows) == 1}
     return {r: p.removesuffix(END) for p, r in tokenizer._row.items() if p.endswith(END) and p.isascii()}
 
 # %% ../../nbs/15i_text.teacher.ipynb #ecb7142e
@@ -221,7 +233,8 @@ def spelled(self: LessonItems,
     "What the tower reads of `text` this time"
     t = self.tokenizer; ids = t._rows(drop_words(text, .1, t.split) or text).rows
     if isinstance(t, PieceTokenizer): ids = t.respell(ids)
-    out = torch.zeros(t.context_length, dtype=torch.long); inside = [t.start, *ids[:len(out) - 2], t.end]  # (l,)
+    # (l,)
+    out = torch.zeros(t.context_length, dtype=torch.long); inside = [t.start, *ids[:len(out) - 2], t.end]
     out[:len(inside)] = torch.tensor(inside)
     return out
 
@@ -234,4 +247,5 @@ def lesson_stage(
     "The text tower alone learns what the teacher says"
     r = run.recipe
     return ClipStage('text', net.learn('text'), items, default_collate, teacher_loss, r.text_steps,
-        min(r.batch_size, len(items)), dict(teacher=items.lesson.teacher, texts=len(items), rows=items.tokenizer.vocab_size))
+        min(r.batch_size, len(items)), dict(teacher=items.lesson.teacher, texts=len(items),
+        rows=items.tokenizer.vocab_size))

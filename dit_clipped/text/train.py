@@ -126,7 +126,8 @@ def _words_of(seed, wording='grammar', n=4000):
     "A `WordTokenizer` for every caption of `wording`"
     rng, new = random.Random(seed), wording in ('grammar', 'people')
     wordings = [caption(random_scene(rng, 'all'), rng) for _ in range(n)]
-    return WordTokenizer.from_captions(wordings + grammar_words()*new + pattern_words()*(wording == 'people'), clip_pieces(), 32 if new else 24)
+    return WordTokenizer.from_captions(wordings + grammar_words()*new + pattern_words()*(wording == 'people'),
+        clip_pieces(), 32 if new else 24)
 
 # %% ../../nbs/15h_text.train.ipynb #89baf1cc
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +162,7 @@ class ClipRun:
     progress: bool=True  # Draw a bar
     device: str='cpu'    # 'cpu', 'cuda' or 'mps'
 
+# %% ../../nbs/15h_text.train.ipynb #7766c9f9
 @dataclass(frozen=True)
 class ClipStage:
     "One run of the Trainer"
@@ -226,9 +228,11 @@ def grown(
     same = {w: new for w, new in tokenizer.words.items() if len(new) == len(old.words.get(w, []))}
     for w, new in same.items(): table[new] = rows[old.words[w]]
     table[[tokenizer.start, tokenizer.end]] = rows[[old.start, old.end]]
-    longer = _random_like(places, tokenizer.context_length, seed + 1); n = min(len(longer), len(places)) # (l,w)
+    # (l,w)
+    longer = _random_like(places, tokenizer.context_length, seed + 1); n = min(len(longer), len(places))
     longer[:n] = places[:n]
-    config = text.tower.config | dict(vocab_size=tokenizer.vocab_size, context_length=tokenizer.context_length)
+    config = text.tower.config | dict(vocab_size=tokenizer.vocab_size,
+        context_length=tokenizer.context_length)
     state |= {'token_embedding.weight': table, 'positional_embedding': longer}
     return CLIPText(load_strict(TextTower(**config), state, 'the tower to grow'), tokenizer)
 
@@ -276,9 +280,11 @@ def stage_trainer(
     "The `Trainer` of one stage"
     r, device = run.recipe, torch.device(run.device)
     fast = 'bf16' if default_dtype(device) == torch.bfloat16 else 'no'
-    usual = dict(save_every=r.save_every, keep=1, progress=run.progress, cpu=device.type == 'cpu', extra=stage.origin)
+    usual = dict(save_every=r.save_every, keep=1, progress=run.progress, cpu=device.type == 'cpu',
+        extra=stage.origin)
     return Trainer(model=stage.net, data=DataLoader(stage.data, collate_fn=stage.collate),
         loss_fn=lambda net, *batch: net(stage.loss, *batch), out=Path(run.out)/stage.name,
         steps=stage.steps, batch_size=stage.batch_size, seed=r.seed, precision=r.precision or fast,
-        lr=r.lr or (5e-4 if run.init else 1e-3), weight_decay=.02, warmup=min(100, stage.steps//3), ema_decay=0.,
+        lr=r.lr or (5e-4 if run.init else 1e-3), weight_decay=.02, warmup=min(100, stage.steps//3),
+        ema_decay=0.,
         **usual | habits)
