@@ -18,11 +18,13 @@ __all__ = ['RENAMED', 'Flag', 'plain_type', 'flags_of', 'parser_of', 'in_groups'
            'Drawing', 'sample', 'CLASSIFIER', 'SWEEP', 'GUIDES', 'evaluate_main', 'evaluate_digits', 'sit_exam',
            'evaluate_scenes', 'sweep_scenes', 'evaluate_people', 'Verdict', 'evaluate_pictures', 'Judging', 'evaluate',
            'ROWS', 'bench_main', 'training_step', 'diffusers_twin', 'race', 'startup_report', 'Row', 'trained_run',
-           'trainer_report', 'kill_report', 'bench']
+           'trainer_report', 'kill_report', 'bench', 'CARD_GLYPHS', 'CARD_COLOURS', 'CARDS', 'CARD_RUN', 'STUDIES',
+           'study_main', 'Cards', 'Scores', 'Judge', 'card_net', 'Variant', 'StudyRow', 'read_study', 'add_row',
+           'Spread', 'over_seeds', 'looks', 'draw_variant', 'train_variant', 'run_study', 'study']
 
 # %% ../../nbs/21_cli.ipynb #31637ec4
 from ..core import cover
-__getattr__, __dir__ = cover(__name__, 'command', 'config', 'encoders', 'sources', 'build', 'training', 'encoding', 'drawing', 'judging', 'timing')
+__getattr__, __dir__ = cover(__name__, 'command', 'config', 'encoders', 'sources', 'build', 'training', 'encoding', 'drawing', 'judging', 'timing', 'studies')
 _all_ = ['RENAMED', 'Flag', 'plain_type', 'flags_of', 'parser_of', 'in_groups', 'parse', 'as_command', 'with_fields',
     'DATA_KINDS', 'WITH_TEXT', 'OWN', 'Count', 'Share', 'STAGED', 'SD_VAE', 'CLIP_B32', 'PRESETS', 'REFINE',
     'SCRATCH', 'SOURCES', 'VERSION', 'flag', 'DataConfig', 'EncoderConfig', 'ObjectiveConfig',
@@ -39,4 +41,6 @@ _all_ = ['RENAMED', 'Flag', 'plain_type', 'flags_of', 'parser_of', 'in_groups', 
     'CLASSIFIER', 'SWEEP', 'GUIDES', 'evaluate_main', 'evaluate_digits', 'sit_exam', 'evaluate_scenes',
     'sweep_scenes', 'evaluate_people', 'Verdict', 'evaluate_pictures', 'Judging', 'evaluate', 'ROWS',
     'bench_main', 'training_step', 'diffusers_twin', 'race', 'startup_report', 'Row', 'trained_run',
-    'trainer_report', 'kill_report', 'bench']
+    'trainer_report', 'kill_report', 'bench', 'CARD_GLYPHS', 'CARD_COLOURS', 'CARDS', 'CARD_RUN', 'STUDIES',
+    'study_main', 'Cards', 'Scores', 'Judge', 'card_net', 'Variant', 'StudyRow', 'read_study', 'add_row',
+    'Spread', 'over_seeds', 'looks', 'draw_variant', 'train_variant', 'run_study', 'study']
