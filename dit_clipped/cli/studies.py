@@ -7,7 +7,7 @@ __all__ = ['CARD_GLYPHS', 'CARD_COLOURS', 'CARDS', 'CARD_RUN', 'STUDIES', 'study
            'Variant', 'StudyRow', 'read_study', 'add_row', 'Spread', 'over_seeds', 'looks', 'draw_variant',
            'train_variant', 'run_study', 'study']
 
-# %% ../../nbs/21l_cli.studies.ipynb #bcc39a5c
+# %% ../../nbs/21l_cli.studies.ipynb #97db3fe3
 import csv, math, random, time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields
@@ -26,7 +26,7 @@ from .encoders import Encoders
 from .sources import Source
 from .build import draw_labels, make_trainer, pipeline_of
 
-# %% ../../nbs/21l_cli.studies.ipynb #68172e6c
+# %% ../../nbs/21l_cli.studies.ipynb #cb8201a6
 CARD_GLYPHS = 'sun', 'umbrella', 'star', 'heart', 'anchor', 'cat', 'music note', 'square'
 CARD_COLOURS = 'red', 'yellow', 'green', 'blue'
 CARDS = [(g, c) for g in CARD_GLYPHS for c in CARD_COLOURS] # label -> (glyph, colour)
@@ -37,7 +37,7 @@ def _pictures(labels, seed):
     scenes = [Scene(rng.choice(['black', 'white']), (Obj(*CARDS[k], 'big'),), None, rng.randrange(2**31)) for k in labels]
     return F.avg_pool2d(torch.stack([draw(s) for s in scenes]), 4)                        # (n,3,64,64) -> (n,3,16,16)
 
-# %% ../../nbs/21l_cli.studies.ipynb #bd4a8151
+# %% ../../nbs/21l_cli.studies.ipynb #aab0766a
 class Cards(Dataset):
     "Pictures (3,16,16) in [-1,1] of one glyph, and a label that names glyph and colour"
     def __init__(self,
@@ -50,7 +50,7 @@ class Cards(Dataset):
     def __len__(self): return self.n
     def __getitem__(self, i): return self._x[i], self._y[i]
 
-# %% ../../nbs/21l_cli.studies.ipynb #42a98ba4
+# %% ../../nbs/21l_cli.studies.ipynb #caa5812c
 @dataclass(frozen=True)
 class Scores:
     "What the judges find"
@@ -61,7 +61,7 @@ class Scores:
 
 def _enlarged(x): return F.interpolate(x, scale_factor=4., mode='nearest')                # (n,3,64,64)
 
-# %% ../../nbs/21l_cli.studies.ipynb #5645a005
+# %% ../../nbs/21l_cli.studies.ipynb #7e0e7732
 class Judge:
     "Compare drawings with true pictures, and with the labels that were asked for"
     def __init__(self,
@@ -83,7 +83,7 @@ def __call__(self: Judge,
     both = ok.all(1).float().mean().item()
     return Scores(frechet_distance(self.net(x), self.reference), *ok.float().mean(0).tolist(), both)
 
-# %% ../../nbs/21l_cli.studies.ipynb #8efa3425
+# %% ../../nbs/21l_cli.studies.ipynb #51abd548
 def card_net(
     width: int=128, # Of the tokens, a multiple of 64: one head per 64
     depth: int=2,   # Blocks
@@ -97,7 +97,7 @@ def card_net(
 CARD_RUN = override(PRESETS['digits'], objective='flow', schedule='flow', steps=800, batch_size=16, lr=2e-3, warmup=20,
     ema_decay=.99, sampler='euler', sampling_steps=10, guidance=1., log_every=50, save_every=200, sample_every=800)
 
-# %% ../../nbs/21l_cli.studies.ipynb #b3521647
+# %% ../../nbs/21l_cli.studies.ipynb #7cafefd1
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     "One thing to train"
@@ -108,24 +108,23 @@ class Variant:
 
 def _sized(width, depth, patch): return Variant(name=f'width {width}, depth {depth}, patch {patch}', net=card_net(width, depth, patch))
 
-# %% ../../nbs/21l_cli.studies.ipynb #408af8c7
+# %% ../../nbs/21l_cli.studies.ipynb #c5fe83a3
 _BLOCKS = {'in-context': 'in_context', 'cross-attention': 'cross_attn', 'adaLN': 'adaln', 'adaLN-Zero': 'adaln_zero'}
 
-def _aimed(name, sampler='ddim', min_snr=None, learn_sigma=False, **flags):
+def _aimed(name, sampler='ddpm', min_snr=None, learn_sigma=False, **flags):
     "A variant with another objective"
-    run = override(CARD_RUN, **(dict(schedule='cosine', sampler=sampler) | flags))
+    run = override(CARD_RUN, **(dict(schedule='linear', sampler=sampler) | flags))
     return Variant(name=name, net=card_net(64, learn_sigma=learn_sigma), run=run, min_snr=min_snr)
 
 STUDIES = dict(
     scaling=tuple(_sized(*size) for size in ((64, 2, 8), (64, 2, 4), (64, 2, 2), (64, 8, 8), (64, 8, 4),
         (128, 2, 8), (128, 2, 4), (128, 2, 2), (128, 4, 4))),
-    conditioning=tuple(Variant(name=k, net=card_net(128, 4, block=b)) for k, b in _BLOCKS.items()),
+    conditioning=tuple(Variant(name=k, net=card_net(128, 2, block=b)) for k, b in _BLOCKS.items()),
     objectives=(_aimed('eps', objective='eps'), _aimed('v', objective='v'), _aimed('x0', objective='x0'),
-        _aimed('flow', 'euler', schedule='flow'), _aimed('flow, shift 2', 'euler', schedule='flow', shift=2.),
-        _aimed('eps, min-SNR', min_snr=5., objective='eps'), _aimed('eps, ancestral', 'ddpm', objective='eps'),
-        _aimed('learned sigma, ancestral', 'ddpm', learn_sigma=True, objective='eps'))) # name -> variants
+        _aimed('eps, min-SNR', min_snr=5., objective='eps'), _aimed('eps, learned sigma', learn_sigma=True, objective='eps'),
+        _aimed('flow', 'euler', schedule='flow'), _aimed('flow, shift 2', 'euler', schedule='flow', shift=2.))) # name -> variants
 
-# %% ../../nbs/21l_cli.studies.ipynb #ae64a6bf
+# %% ../../nbs/21l_cli.studies.ipynb #75a189d0
 @dataclass(frozen=True)
 class StudyRow:
     "A variant and a seed, judged after some steps"
@@ -138,7 +137,7 @@ class StudyRow:
     @property
     def key(self): return self.variant, self.seed, self.step
 
-# %% ../../nbs/21l_cli.studies.ipynb #ad95ea50
+# %% ../../nbs/21l_cli.studies.ipynb #3d7ecbae
 def _parsed(line, where):
     require(len(line) == len(fields(StudyRow)), f'{where} has {len(line)} values, expected {len(fields(StudyRow))}: {line}')
     try: return StudyRow(*(f.type(v) for f, v in zip(fields(StudyRow), line)))
@@ -154,7 +153,7 @@ def read_study(
     require(head == names, f'{file} begins with {head}, expected the columns {names}: is it the CSV of a study?')
     return [_parsed(line, f'{file}, line {i}') for i, line in enumerate(lines, 2)]
 
-# %% ../../nbs/21l_cli.studies.ipynb #89d1fbda
+# %% ../../nbs/21l_cli.studies.ipynb #c4b00d9f
 def add_row(
     file: str | Path, # A CSV; made if missing
     row: StudyRow     # Left out when there is one of its variant, seed and step
@@ -166,7 +165,7 @@ def add_row(
         out = csv.writer(f, lineterminator='\n'); out.writerow([f.name for f in fields(StudyRow)])
         out.writerows([f'{v:.6g}' if isinstance(v, float) else v for v in astuple(r)] for r in [*rows, row])
 
-# %% ../../nbs/21l_cli.studies.ipynb #3d76dbd7
+# %% ../../nbs/21l_cli.studies.ipynb #5a31134d
 class Spread(NamedTuple):
     "A number over seeds"
     mean: float
@@ -184,7 +183,7 @@ def over_seeds(
         if r.step == step: values.setdefault(r.variant, []).append(getattr(r, field))
     return {k: Spread(sum(v)/len(v), (max(v) - min(v))/2) for k, v in values.items()}
 
-# %% ../../nbs/21l_cli.studies.ipynb #629c1b6f
+# %% ../../nbs/21l_cli.studies.ipynb #5ff27a7c
 def looks(
     variant: Variant # Any
 ) -> tuple: # Three steps
@@ -201,7 +200,7 @@ def draw_variant(
     "One picture per label"
     return draw_labels(pipeline_of(model, objective, Encoders(), variant.run.sampling), labels, seed=0)
 
-# %% ../../nbs/21l_cli.studies.ipynb #eeab7357
+# %% ../../nbs/21l_cli.studies.ipynb #3a6b3e46
 def _late_loss(t):
     "The mean of the last four lines of log.csv; NaN before the first"
     with open(t.out/'log.csv', newline='') as f: late = [float(r['loss']) for r in csv.DictReader(f)][-4:]
@@ -216,7 +215,7 @@ class _Looks:
         if t.step in looks(self.variant): self.keep(self._row(t))
         if t.step == self.until: t.stop = True
 
-# %% ../../nbs/21l_cli.studies.ipynb #892c82c7
+# %% ../../nbs/21l_cli.studies.ipynb #ce9d05f5
 @patch
 def _row(self: _Looks, t):
     "The `StudyRow` of a trainer"
@@ -224,7 +223,7 @@ def _row(self: _Looks, t):
     spent = [b - a for a, b in zip(self.begun, (time.process_time(), time.time()))]
     return StudyRow(self.variant.name, self.seed, t.step, n_params(t.model), gflops(t.model), _late_loss(t), *astuple(scores), *spent)
 
-# %% ../../nbs/21l_cli.studies.ipynb #f05cebba
+# %% ../../nbs/21l_cli.studies.ipynb #dca727a1
 def train_variant(
     variant: Variant,    # What to train
     seed: int,           # Of weights, order and noise
@@ -244,7 +243,7 @@ def train_variant(
     t.sample_fn, t.callbacks = None, (_Looks(variant, seed, judge, keep, until),)
     return t.fit()
 
-# %% ../../nbs/21l_cli.studies.ipynb #3bd7f42a
+# %% ../../nbs/21l_cli.studies.ipynb #3dc08b98
 def run_study(
     name: str,           # A key of `STUDIES`
     out: str | Path,     # Folder: NAME.csv, and the run folders of what is not done
@@ -264,7 +263,7 @@ def run_study(
             print(f'{v.name}, seed {seed}: done', flush=True); shutil.rmtree(run)
     return file
 
-# %% ../../nbs/21l_cli.studies.ipynb #59c4ca5b
+# %% ../../nbs/21l_cli.studies.ipynb #fc098d60
 def study(
     study: str='scaling',   # scaling, conditioning or objectives
     out: str='runs/study',  # Folder of the CSV
