@@ -7,7 +7,7 @@ __all__ = ['CARD_GLYPHS', 'CARD_COLOURS', 'CARDS', 'CARD_RUN', 'STUDIES', 'study
            'Variant', 'StudyRow', 'read_study', 'add_row', 'Spread', 'over_seeds', 'looks', 'draw_variant',
            'train_variant', 'run_study', 'study']
 
-# %% ../../nbs/21l_cli.studies.ipynb #97db3fe3
+# %% ../../nbs/21l_cli.studies.ipynb #ea7d369a
 import csv, math, random, time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields
@@ -26,7 +26,7 @@ from .encoders import Encoders
 from .sources import Source
 from .build import draw_labels, make_trainer, pipeline_of
 
-# %% ../../nbs/21l_cli.studies.ipynb #cb8201a6
+# %% ../../nbs/21l_cli.studies.ipynb #c2403e71
 CARD_GLYPHS = 'sun', 'umbrella', 'star', 'heart', 'anchor', 'cat', 'music note', 'square'
 CARD_COLOURS = 'red', 'yellow', 'green', 'blue'
 CARDS = [(g, c) for g in CARD_GLYPHS for c in CARD_COLOURS] # label -> (glyph, colour)
@@ -37,7 +37,7 @@ def _pictures(labels, seed):
     scenes = [Scene(rng.choice(['black', 'white']), (Obj(*CARDS[k], 'big'),), None, rng.randrange(2**31)) for k in labels]
     return F.avg_pool2d(torch.stack([draw(s) for s in scenes]), 4)                        # (n,3,64,64) -> (n,3,16,16)
 
-# %% ../../nbs/21l_cli.studies.ipynb #aab0766a
+# %% ../../nbs/21l_cli.studies.ipynb #691549fa
 class Cards(Dataset):
     "Pictures (3,16,16) in [-1,1] of one glyph, and a label that names glyph and colour"
     def __init__(self,
@@ -50,7 +50,7 @@ class Cards(Dataset):
     def __len__(self): return self.n
     def __getitem__(self, i): return self._x[i], self._y[i]
 
-# %% ../../nbs/21l_cli.studies.ipynb #caa5812c
+# %% ../../nbs/21l_cli.studies.ipynb #84ca8cdd
 @dataclass(frozen=True)
 class Scores:
     "What the judges find"
@@ -61,7 +61,7 @@ class Scores:
 
 def _enlarged(x): return F.interpolate(x, scale_factor=4., mode='nearest')                # (n,3,64,64)
 
-# %% ../../nbs/21l_cli.studies.ipynb #7e0e7732
+# %% ../../nbs/21l_cli.studies.ipynb #abd16d60
 class Judge:
     "Compare drawings with true pictures, and with the labels that were asked for"
     def __init__(self,
@@ -74,7 +74,7 @@ class Judge:
 @patch
 def __call__(self: Judge,
     x: Tensor # Pictures (n,3,16,16) in [-1,1], one per label of `labels`
-) -> Scores:
+) -> Scores: # A distance, and three shares from 0 to 1
     "Score drawings"
     from dit_clipped.evaluation import frechet_distance, match_scenes
     x, asked = _enlarged(x), [CARDS[k] for k in self.labels.tolist()]
@@ -83,7 +83,7 @@ def __call__(self: Judge,
     both = ok.all(1).float().mean().item()
     return Scores(frechet_distance(self.net(x), self.reference), *ok.float().mean(0).tolist(), both)
 
-# %% ../../nbs/21l_cli.studies.ipynb #51abd548
+# %% ../../nbs/21l_cli.studies.ipynb #3051042c
 def card_net(
     width: int=128, # Of the tokens, a multiple of 64: one head per 64
     depth: int=2,   # Blocks
@@ -97,7 +97,7 @@ def card_net(
 CARD_RUN = override(PRESETS['digits'], objective='flow', schedule='flow', steps=800, batch_size=16, lr=2e-3, warmup=20,
     ema_decay=.99, sampler='euler', sampling_steps=10, guidance=1., log_every=50, save_every=200, sample_every=800)
 
-# %% ../../nbs/21l_cli.studies.ipynb #7cafefd1
+# %% ../../nbs/21l_cli.studies.ipynb #ee486917
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     "One thing to train"
@@ -108,7 +108,7 @@ class Variant:
 
 def _sized(width, depth, patch): return Variant(name=f'width {width}, depth {depth}, patch {patch}', net=card_net(width, depth, patch))
 
-# %% ../../nbs/21l_cli.studies.ipynb #c5fe83a3
+# %% ../../nbs/21l_cli.studies.ipynb #58062b36
 _BLOCKS = {'in-context': 'in_context', 'cross-attention': 'cross_attn', 'adaLN': 'adaln', 'adaLN-Zero': 'adaln_zero'}
 
 def _aimed(name, sampler='ddpm', min_snr=None, learn_sigma=False, **flags):
@@ -124,7 +124,7 @@ STUDIES = dict(
         _aimed('eps, min-SNR', min_snr=5., objective='eps'), _aimed('eps, learned sigma', learn_sigma=True, objective='eps'),
         _aimed('flow', 'euler', schedule='flow'), _aimed('flow, shift 2', 'euler', schedule='flow', shift=2.))) # name -> variants
 
-# %% ../../nbs/21l_cli.studies.ipynb #75a189d0
+# %% ../../nbs/21l_cli.studies.ipynb #1d63f5f8
 @dataclass(frozen=True)
 class StudyRow:
     "A variant and a seed, judged after some steps"
@@ -137,7 +137,7 @@ class StudyRow:
     @property
     def key(self): return self.variant, self.seed, self.step
 
-# %% ../../nbs/21l_cli.studies.ipynb #3d7ecbae
+# %% ../../nbs/21l_cli.studies.ipynb #71b39107
 def _parsed(line, where):
     require(len(line) == len(fields(StudyRow)), f'{where} has {len(line)} values, expected {len(fields(StudyRow))}: {line}')
     try: return StudyRow(*(f.type(v) for f, v in zip(fields(StudyRow), line)))
@@ -153,7 +153,7 @@ def read_study(
     require(head == names, f'{file} begins with {head}, expected the columns {names}: is it the CSV of a study?')
     return [_parsed(line, f'{file}, line {i}') for i, line in enumerate(lines, 2)]
 
-# %% ../../nbs/21l_cli.studies.ipynb #c4b00d9f
+# %% ../../nbs/21l_cli.studies.ipynb #6fc8dc6e
 def add_row(
     file: str | Path, # A CSV; made if missing
     row: StudyRow     # Left out when there is one of its variant, seed and step
@@ -165,7 +165,7 @@ def add_row(
         out = csv.writer(f, lineterminator='\n'); out.writerow([f.name for f in fields(StudyRow)])
         out.writerows([f'{v:.6g}' if isinstance(v, float) else v for v in astuple(r)] for r in [*rows, row])
 
-# %% ../../nbs/21l_cli.studies.ipynb #5a31134d
+# %% ../../nbs/21l_cli.studies.ipynb #d0f7a773
 class Spread(NamedTuple):
     "A number over seeds"
     mean: float
@@ -183,7 +183,7 @@ def over_seeds(
         if r.step == step: values.setdefault(r.variant, []).append(getattr(r, field))
     return {k: Spread(sum(v)/len(v), (max(v) - min(v))/2) for k, v in values.items()}
 
-# %% ../../nbs/21l_cli.studies.ipynb #5ff27a7c
+# %% ../../nbs/21l_cli.studies.ipynb #291876b1
 def looks(
     variant: Variant # Any
 ) -> tuple: # Three steps
@@ -200,7 +200,7 @@ def draw_variant(
     "One picture per label"
     return draw_labels(pipeline_of(model, objective, Encoders(), variant.run.sampling), labels, seed=0)
 
-# %% ../../nbs/21l_cli.studies.ipynb #3a6b3e46
+# %% ../../nbs/21l_cli.studies.ipynb #cc23f5dc
 def _late_loss(t):
     "The mean of the last four lines of log.csv; NaN before the first"
     with open(t.out/'log.csv', newline='') as f: late = [float(r['loss']) for r in csv.DictReader(f)][-4:]
@@ -215,7 +215,7 @@ class _Looks:
         if t.step in looks(self.variant): self.keep(self._row(t))
         if t.step == self.until: t.stop = True
 
-# %% ../../nbs/21l_cli.studies.ipynb #ce9d05f5
+# %% ../../nbs/21l_cli.studies.ipynb #14312488
 @patch
 def _row(self: _Looks, t):
     "The `StudyRow` of a trainer"
@@ -223,7 +223,7 @@ def _row(self: _Looks, t):
     spent = [b - a for a, b in zip(self.begun, (time.process_time(), time.time()))]
     return StudyRow(self.variant.name, self.seed, t.step, n_params(t.model), gflops(t.model), _late_loss(t), *astuple(scores), *spent)
 
-# %% ../../nbs/21l_cli.studies.ipynb #dca727a1
+# %% ../../nbs/21l_cli.studies.ipynb #10eeb6b0
 def train_variant(
     variant: Variant,    # What to train
     seed: int,           # Of weights, order and noise
@@ -243,7 +243,7 @@ def train_variant(
     t.sample_fn, t.callbacks = None, (_Looks(variant, seed, judge, keep, until),)
     return t.fit()
 
-# %% ../../nbs/21l_cli.studies.ipynb #3dc08b98
+# %% ../../nbs/21l_cli.studies.ipynb #91fa7a4a
 def run_study(
     name: str,           # A key of `STUDIES`
     out: str | Path,     # Folder: NAME.csv, and the run folders of what is not done
@@ -263,7 +263,7 @@ def run_study(
             print(f'{v.name}, seed {seed}: done', flush=True); shutil.rmtree(run)
     return file
 
-# %% ../../nbs/21l_cli.studies.ipynb #fc098d60
+# %% ../../nbs/21l_cli.studies.ipynb #54a0b517
 def study(
     study: str='scaling',   # scaling, conditioning or objectives
     out: str='runs/study',  # Folder of the CSV
