@@ -21,11 +21,14 @@ __all__ = ['RENAMED', 'Flag', 'plain_type', 'flags_of', 'parser_of', 'in_groups'
            'kill_report', 'bench', 'Asked', 'open_asked', 'Drawn', 'drawn_of', 'draw_batch', 'keep_batch', 'claim',
            'Team', 'team_of_processes', 'draw_many', 'open_true', 'Judges', 'features_by_name', 'measure_many',
            'pack_npz', 'Many', 'open_judges', 'open_all', 'draw_and_measure', 'evaluate_many', 'SWEEP', 'GUIDES',
-           'choices_of', 'save_sweep', 'load_sweep', 'sweep_many', 'sweep_scenes', 'app_main', 'app']
+           'choices_of', 'save_sweep', 'load_sweep', 'sweep_many', 'sweep_scenes', 'app_main', 'app', 'CARD_GLYPHS',
+           'CARD_COLOURS', 'CARDS', 'CARD_RUN', 'STUDIES', 'study_main', 'Cards', 'Scores', 'Judge', 'card_net',
+           'Variant', 'StudyRow', 'read_study', 'add_row', 'Spread', 'over_seeds', 'looks', 'draw_variant',
+           'train_variant', 'run_study', 'study']
 
 # %% ../../nbs/21_cli.ipynb #31637ec4
 from ..core import cover
-__getattr__, __dir__ = cover(__name__, 'command', 'config', 'encoders', 'sources', 'build', 'training', 'encoding', 'drawing', 'judging', 'timing', 'many', 'measuring', 'sweeps', 'serving')
+__getattr__, __dir__ = cover(__name__, 'command', 'config', 'encoders', 'sources', 'build', 'training', 'encoding', 'drawing', 'judging', 'timing', 'many', 'measuring', 'sweeps', 'serving', 'studies')
 _all_ = ['RENAMED', 'Flag', 'plain_type', 'flags_of', 'parser_of', 'in_groups', 'parse', 'as_command', 'with_fields',
     'DATA_KINDS', 'WITH_TEXT', 'OWN', 'Count', 'Share', 'STAGED', 'SD_VAE', 'CLIP_B32', 'PRESETS', 'REFINE',
     'SCRATCH', 'SOURCES', 'VERSION', 'flag', 'DataConfig', 'EncoderConfig', 'ObjectiveConfig',
@@ -45,4 +48,7 @@ _all_ = ['RENAMED', 'Flag', 'plain_type', 'flags_of', 'parser_of', 'in_groups', 
     'bench', 'Asked', 'open_asked', 'Drawn', 'drawn_of', 'draw_batch', 'keep_batch', 'claim', 'Team',
     'team_of_processes', 'draw_many', 'open_true', 'Judges', 'features_by_name', 'measure_many', 'pack_npz',
     'Many', 'open_judges', 'open_all', 'draw_and_measure', 'evaluate_many', 'SWEEP', 'GUIDES', 'choices_of',
-    'save_sweep', 'load_sweep', 'sweep_many', 'sweep_scenes', 'app_main', 'app']
+    'save_sweep', 'load_sweep', 'sweep_many', 'sweep_scenes', 'app_main', 'app', 'CARD_GLYPHS',
+    'CARD_COLOURS', 'CARDS', 'CARD_RUN', 'STUDIES', 'study_main', 'Cards', 'Scores', 'Judge', 'card_net',
+    'Variant', 'StudyRow', 'read_study', 'add_row', 'Spread', 'over_seeds', 'looks', 'draw_variant',
+    'train_variant', 'run_study', 'study']
