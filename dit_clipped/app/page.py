@@ -8,12 +8,12 @@ __all__ = ['EXAMPLES', 'API', 'gradio', 'Files', 'caption', 'describe', 'make_pa
 # %% ../../nbs/20c_app.page.ipynb #3c076eca
 #| code-fold: true
 import base64, os, shutil, time, uuid
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from inspect import Parameter, Signature
 from pathlib import Path
 from types import SimpleNamespace
 from .drawing import Desk, Done, excuse
-from .requests import KINDS, Limits, first_settings, kinds_of, make_recipe, picture_size, read_recipe
+from .requests import KINDS, first_settings, kinds_of, make_recipe, picture_size, read_recipe
 from ..explore.panels import png
 from ..explore.studio import _read, _samplers, free_path
 from ..pipeline.pipeline import _config, condition_kind

@@ -8,7 +8,7 @@ __all__ = ['KINDS', 'UNCONDITIONAL', 'Limits', 'Recipe', 'rows_columns', 'kinds_
 
 # %% ../../nbs/20a_app.requests.ipynb #dd7104cb
 #| code-fold: true
-import io, torch
+import io
 import numpy as np
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path

@@ -8,14 +8,14 @@ __all__ = ['SMALL', 'LOCAL', 'CSS', 'Refusal', 'check_path', 'check_length', 'ch
 
 # %% ../../nbs/20d_app.server.ipynb #e15b3e3e
 #| code-fold: true
-import json, os, signal, socket, tempfile, threading, time
+import json, signal, socket, tempfile, threading, time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from .drawing import Desk
 from .page import Files, gradio, make_page
 from .requests import Limits
-from ..core import in_range, require
+from ..core import in_range
 
 # %% ../../nbs/20d_app.server.ipynb #72a2fea5
 _UNUSED = ('proxy=', 'vibe', 'undo-vibe', 'deep_link', 'run-history', 'runs', 'process_recording', 'monitoring', 'stream/', 'custom_component', 'dev/', 'file/')

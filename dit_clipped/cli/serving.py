@@ -7,7 +7,7 @@ __all__ = ['app_main', 'app']
 
 # %% ../../nbs/21n_cli.serving.ipynb #d858748e
 #| code-fold: true
-from ..core import one_of, require
+from ..core import one_of
 from .command import as_command
 from .drawing import Drawing, _open
 
