@@ -47,7 +47,7 @@ class _Watch:
         self.k, self.t0 = 0, time.monotonic(); self.shown = self.t0
     def preview(self, pipe, x):
         t = time.monotonic()
-        if t - self.shown < self.every or self.n == self.k: return
+        if t - self.shown < self.every or time_left(t - self.t0, self.k, self.n) <= self.every/2: return
         im = _large(pipe.decode(x[:4].clone()), 256 if len(x) == 1 else 128); self.shown = time.monotonic()
         self.every = self.every and max(self.every, 4*(self.shown - t))
         return im
@@ -129,12 +129,11 @@ class Done:
         return as_png(self.images[k], self.settings(k))
 
 def _latest(news, pace):
-    "The next news; older ones are passed over, but their preview is kept"
-    e = news.get()
-    if pace and isinstance(e, News): time.sleep(pace)
-    while pace and not news.empty():
-        old, e = e, news.get()
-        if isinstance(e, News): e = e._replace(preview=e.preview or old.preview)
+    "The next news; within `pace` seconds newer ones take its place, but no preview and no end waits"
+    e, end = news.get(), time.monotonic() + pace
+    while pace and isinstance(e, News) and not e.preview:
+        try: e = news.get(timeout=max(0., end - time.monotonic()))
+        except queue.Empty: break
     return e
 
 # %% ../../nbs/20b_app.drawing.ipynb #a72d5189
@@ -149,7 +148,7 @@ class Desk:
         self.model, self.jobs, self.closed = model_id(pipe), {}, False
     def check(self, image=None, layers=None, **values):
         "What was sent, as a `Work`; ValueError, TypeError when it cannot be drawn"
-        r, size = make_recipe(self.pipe, self.limits, **values), picture_size(self.pipe)
+        r, size = make_recipe(self.pipe, self.limits, self.model, **values), picture_size(self.pipe)
         image = open_picture(image, size, self.limits) if r.kind in ('img2img', 'inpaint') else None
         return Work(r, self.limits, image, open_mask(layers, size, self.limits) if r.kind == 'inpaint' else None)
     def paint(self, work, watch):
@@ -170,7 +169,7 @@ def draw(self:Desk,
     "Check a request and draw it; leaving the iterator stops the drawing"
     require(not self.closed, 'the server is being closed: come back later')
     work, news, job = self.check(image, layers, **values), queue.SimpleQueue(), _Job()
-    watch, pace = _Watch(news.put, job.stop, every=self.every), min(.05, self.every)
+    watch, pace = _Watch(news.put, job.stop, every=self.every), min(.2, self.every)
     def paint():
         try: news.put(self.paint(work, watch))
         except BaseException as e: news.put(e)

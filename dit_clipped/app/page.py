@@ -161,7 +161,7 @@ def _reload(gr, desk, ui):
     def reload(path):
         try:
             r = read_recipe(path, desk.limits); known = asdict(r); model = known.pop('model')
-            make_recipe(desk.pipe, desk.limits, **known)
+            make_recipe(desk.pipe, desk.limits, desk.model, **known)
         except Exception as e: raise gr.Error(excuse(e), print_exception=False) from None
         line = f'settings of a drawing {KINDS[r.kind]}' + ('' if model == desk.model else '; they were made with another model: this one will draw another picture')
         if r.kind in ('img2img', 'inpaint'): line += '; choose its picture again'

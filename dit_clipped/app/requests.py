@@ -113,23 +113,25 @@ UNCONDITIONAL = 'a picture'  # The prompt of a model that takes none
 
 def first_settings(
     pipe,                                # A pipeline
-    prompt: str='a red heart on a blue background' # Of a model of prompts
+    prompt: str='a red heart on a blue background', # Of a model of prompts
+    model: str=None                      # Its `model_id`, where it is known: 8 million weights are not hashed again
 ) -> Settings: # With the model's own steps, guidance and sampler
     "What the page shows at first"
     c, kind = pipe.config, condition_kind(_config(pipe.denoiser))
     what = prompt if kind == 'text' else pipe.class_names[0] if kind else UNCONDITIONAL
     steps = c['steps'] if isinstance(c['steps'], int) else 20
-    return Settings(what, '', float(pipe._scale(Request())), steps, c['sampler'], 0, model_id(pipe))
+    return Settings(what, '', float(pipe._scale(Request())), steps, c['sampler'], 0, model or model_id(pipe))
 
 # %% ../../nbs/20a_app.requests.ipynb #991163c0
 def make_recipe(
     pipe,           # The pipeline that will draw
     limits: Limits, # What may be asked for
+    model: str=None, # Its `model_id`, where it is known
     **values        # Fields of `Recipe`, as they were sent
 ) -> Recipe: # ValueError, TypeError say what is wrong
     "Check what a visitor has sent"
     sent = {k: _whole(v) if k not in ('guidance', 'strength') else v for k, v in values.items()}
-    recipe = from_json(Recipe, asdict(first_settings(pipe)) | sent, 'your request')
+    recipe = from_json(Recipe, asdict(first_settings(pipe, model=model)) | sent, 'your request')
     _check_limits(recipe, limits); _check_model(recipe, pipe)
     return recipe
 
