@@ -39,8 +39,9 @@ class Limits:
     def __post_init__(self):
         for f in fields(self): in_range(getattr(self, f.name), 1, 10**12, f.name)
     def __str__(self):
-        return (f'Prompts up to {self.prompt} characters, {self.steps} steps, {self.pictures} picture{"s"*(self.pictures != 1)} at once, tables of '
-            f'{self.cells}; uploads up to {self.upload/1e6:g} MB and {self.pixels/1e6:g} megapixels.')
+        many = f'{self.pictures} picture{"s"*(self.pictures != 1)} at once'
+        return (f'Prompts up to {self.prompt} characters, {self.steps} steps, {many}, tables of {self.cells}; '
+            f'uploads up to {self.upload/1e6:g} MB and {self.pixels/1e6:g} megapixels.')
 
 # %% ../../nbs/20a_app.requests.ipynb #f1e2cb3a
 KINDS = {'draw': 'from a prompt', 'img2img': 'from a picture', 'inpaint': 'inside of a mask',
@@ -66,7 +67,8 @@ def _numbers(text, kind, lo, hi, what):
     "Numbers of a line such as '1, 2, 4'"
     try: found = [kind(o) for o in text.replace(';', ',').split(',') if o.strip()]
     except ValueError:
-        raise ValueError(f'{what} are {text[:60]!r}: expected numbers with commas between, such as 1, 2, 4') from None
+        raise ValueError(f'{what} are {text[:60]!r}: '
+            'expected numbers with commas between, such as 1, 2, 4') from None
     require(found, f'{what}: there are none, expected numbers such as 1, 2, 4')
     return tuple(in_range(o, lo, hi, what) for o in found)
 
@@ -122,7 +124,7 @@ UNCONDITIONAL = 'a picture'  # The prompt of a model that takes none
 def first_settings(
     pipe,                                # A pipeline
     prompt: str='a red heart on a blue background', # Of a model of prompts
-    model: str=None                      # Its `model_id`, where it is known: 8 million weights are not hashed again
+    model: str=None                      # Its `model_id`, where it is known
 ) -> Settings: # With the model's own steps, guidance and sampler
     "What the page shows at first"
     c, kind = pipe.config, condition_kind(_config(pipe.denoiser))
