@@ -40,7 +40,8 @@ class Limits:
         for f in fields(self): in_range(getattr(self, f.name), 1, 10**12, f.name)
     def __str__(self):
         many = f'{self.pictures} picture{"s"*(self.pictures != 1)} at once'
-        return (f'Prompts up to {self.prompt} characters, {self.steps} steps, {many}, tables of {self.cells}; '
+        return (f'Prompts up to {self.prompt} characters, {self.steps} steps, {many}, '
+            f'tables of {self.cells}; '
             f'uploads up to {self.upload/1e6:g} MB and {self.pixels/1e6:g} megapixels.')
 
 # %% ../../nbs/20a_app.requests.ipynb #f1e2cb3a
