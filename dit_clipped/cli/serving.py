@@ -13,7 +13,7 @@ from .drawing import Drawing, _open
 
 # %% ../../nbs/21n_cli.serving.ipynb #c05e7ac4
 def app(
-    ckpt: str=None,          # Pipeline or run folder, Hub name, published .pt; the shipped model when left out
+    ckpt: str=None,          # Pipeline or run folder, Hub name, published .pt; the shipped model if left out
     port: int=7860,          # Of the page
     host: str='127.0.0.1',   # Who may come: this machine only; 0.0.0.0: the whole network
     share: str='off',        # on: Gradio gives the page a public address for a week
