@@ -8,6 +8,7 @@ __all__ = ['EXAMPLES', 'API', 'gradio', 'caption', 'Files', 'describe', 'make_pa
 # %% ../../nbs/20c_app.page.ipynb #3c076eca
 #| code-fold: true
 import base64, os, shutil, time, uuid
+from contextlib import nullcontext
 from dataclasses import asdict
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -25,6 +26,7 @@ def gradio():
     try: import gradio
     except ImportError as e:
         raise ImportError('the web page needs Gradio: pip install "dit_clipped[app]"') from e
+    gradio.utils.MatplotlibBackendMananger = nullcontext   # our handlers use no pyplot
     return gradio
 
 # %% ../../nbs/20c_app.page.ipynb #bce12bf9
