@@ -6,13 +6,14 @@
 
 Each starts `dit_clipped_app` on a free port of this machine, and ends it by Ctrl-C.
 """
-import argparse, base64, json, os, signal, socket, statistics, subprocess, sys, tempfile, threading, time
+import argparse, base64, json, os, signal, socket, ssl, statistics, subprocess, sys, tempfile, threading, time
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+PROMPT = 'a red heart on a blue background'
 RUN = 'from dit_clipped.cli import app_main; app_main()'
 
 
@@ -204,35 +205,58 @@ def load(args):
 IMPORTS = 'import time; t=time.time(); import torch; a=time.time()-t; t=time.time(); import gradio; print(a, time.time()-t)'
 
 
-def speed(args):
+def raw(url, http, *data):
+    "The bytes of a picture by two plain HTTP requests and a third for the file"
+    job = http.post(f'{url}gradio_api/call/draw', json=dict(data=data)).json()['event_id']
+    with http.stream('GET', f'{url}gradio_api/call/draw/{job}') as r: lines = [l for l in r.iter_lines() if l]
+    if lines[-2] != 'event: complete': sys.exit(f'no picture came: {lines[-2:]}')
+    return http.get(json.loads(lines[-1][len('data: '):])[0][0]['image']['url']).content
+
+
+def starts(folder):
+    "Seconds, medians of three: import torch, Gradio on top, until the page answers, until the first picture is there"
     from gradio_client import Client
-    firsts, both = [], []
+    rows, env = [], dict(os.environ, GRADIO_ANALYTICS_ENABLED='False')
     for _ in range(3):
-        env = dict(os.environ, GRADIO_ANALYTICS_ENABLED='False')
-        both.append(list(map(float, subprocess.run([sys.executable, '-c', IMPORTS], capture_output=True, text=True, env=env).stdout.split())))
-        with serving() as app, tempfile.TemporaryDirectory() as folder:
-            c = Client(app.url, verbose=False, download_files=folder); c.predict(prompt='a red heart on a blue background', api_name='/draw'); firsts.append((app.started, time.time() - app.t0))
-    t, g = (statistics.median(o[k] for o in both) for k in (0, 1)); up, first = (statistics.median(o[k] for o in firsts) for k in (0, 1))
-    print(f'import torch {t:.1f} s, Gradio {g:.1f} s on top; the page answers after {up:.1f} s, the first picture is there after {first:.1f} s: {first/(t + g):.2f} times the imports')
-    import torch
+        imports = [*map(float, subprocess.run([sys.executable, '-c', IMPORTS], capture_output=True, text=True, env=env).stdout.split())]
+        with serving() as app:
+            Client(app.url, verbose=False, download_files=folder).predict(prompt=PROMPT, api_name='/draw'); rows.append((*imports, app.started, time.time() - app.t0))
+    return [statistics.median(o) for o in zip(*rows)]
+
+
+def warm(folder, repeats):
+    "Seconds, one row for each repeat: the pipeline, then the same picture by plain HTTP, by a client with one store of certificates, by a client without"
+    import httpx
     from dit_clipped.app import running
     from dit_clipped.pipeline import DiTClippedPipeline
+    from gradio_client import Client
     pipe, rows = DiTClippedPipeline.from_pretrained(), []
-    with running(pipe) as server, tempfile.TemporaryDirectory() as folder:
-        c = Client(server.url, verbose=False, download_files=folder)
-        for k in range(args.repeats + 2):
-            t = time.time(); pipe('a red heart on a blue background', seed=k); a = time.time() - t
-            t = time.time(); c.predict(prompt='a red heart on a blue background', seed=k, api_name='/draw'); rows.append((a, time.time() - t))
-    rows = rows[2:]; a, b = (statistics.median(o[k] for o in rows) for k in (0, 1))
-    over = statistics.median(o[1] - o[0] for o in rows)
-    print(f'warm, {len(rows)} in turns: the pipeline {a*1e3:.0f} ms, over HTTP {b*1e3:.0f} ms; a request adds {over*1e3:.0f} ms (median of differences)')
+    with running(pipe) as server, httpx.Client(timeout=60) as http:
+        kept = Client(server.url, verbose=False, download_files=folder, ssl_verify=ssl.create_default_context()); plain = Client(server.url, verbose=False, download_files=folder)
+        c = server.page.ui.shared; first = [o.value for o in c.values()]; at = [*c].index('seed')
+        ways = (lambda k: pipe(PROMPT, seed=k), lambda k: raw(server.url, http, *first[:at], k, *first[at + 1:]),
+            lambda k: kept.predict(prompt=PROMPT, seed=k, api_name='/draw'), lambda k: plain.predict(prompt=PROMPT, seed=k, api_name='/draw'))
+        for k in range(repeats + 2):
+            times = [time.perf_counter()]
+            for way in ways: way(k); times.append(time.perf_counter())
+            rows.append([b - a for a, b in zip(times, times[1:])])
+    return rows[2:]
+
+
+def speed(args):
+    with tempfile.TemporaryDirectory() as folder:
+        t, g, up, first = starts(folder); rows = warm(folder, args.repeats)
+    print(f'import torch {t:.1f} s, Gradio {g:.1f} s on top; the page answers after {up:.1f} s, the first picture is there after {first:.1f} s: {first/(t + g):.2f} times the imports')
+    print(f'warm, {len(rows)} in turns, medians; load of this machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; the pipeline {statistics.median(o[0] for o in rows)*1e3:.0f} ms')
+    for k, name in enumerate(('plain HTTP', "Gradio's client, certificates read once", "Gradio's client as it comes"), 1):
+        print(f'    {name}: {statistics.median(o[k] for o in rows)*1e3:.0f} ms, {statistics.median(o[k] - o[0] for o in rows)*1e3:.0f} ms more than the pipeline')
 
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--out', type=Path, default=Path('app')); ap.add_argument('--chromium', default='/usr/bin/chromium'); ap.add_argument('--ckpt')
     ap.add_argument('--load', action='store_true'); ap.add_argument('--visitors', type=int, default=20); ap.add_argument('--seconds', type=int, default=180)
-    ap.add_argument('--speed', action='store_true'); ap.add_argument('--repeats', type=int, default=15)
+    ap.add_argument('--speed', action='store_true'); ap.add_argument('--repeats', type=int, default=12)
     args = ap.parse_args()
     load(args) if args.load else speed(args) if args.speed else browser(args)
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from fastcore.basics import patch
 from PIL import Image
 from typing import NamedTuple
-from .requests import Limits, Recipe, as_png, make_recipe, open_mask, open_picture, picture_size, plain, rows_columns
+from .requests import (Limits, Recipe, as_png, make_recipe, open_mask, open_picture,
+    picture_size, plain, rows_columns)
 from ..core import require
 from ..explore.inside import WordMaps, draw_words
 from ..explore.panels import png
@@ -47,7 +48,7 @@ class _Watch:
         self.k, self.t0 = 0, time.monotonic(); self.shown = self.t0
     def preview(self, pipe, x):
         t = time.monotonic()
-        if t - self.shown < self.every or self.n == self.k: return
+        if t - self.shown < self.every or time_left(t - self.t0, self.k, self.n) <= self.every/2: return
         im = _large(pipe.decode(x[:4].clone()), 256 if len(x) == 1 else 128); self.shown = time.monotonic()
         self.every = self.every and max(self.every, 4*(self.shown - t))
         return im
@@ -75,11 +76,13 @@ def _condition(pipe, r, notes):
     return dict(class_labels=[pipe.class_names.index(r.prompt)]) if kind == 'labels' else {}
 
 def _numbers_of(r, watch):
-    return dict(guidance_scale=r.guidance, num_inference_steps=r.steps, scheduler=r.sampler, seed=r.seed, callback_on_step_end=watch)
+    return dict(guidance_scale=r.guidance, num_inference_steps=r.steps, scheduler=r.sampler, seed=r.seed,
+        callback_on_step_end=watch)
 
 # %% ../../nbs/20b_app.drawing.ipynb #48a0cca2
 def _one(pipe, w, watch, notes):
-    return pipe(**_condition(pipe, w.recipe, notes), **_numbers_of(w.recipe, watch), num_images_per_prompt=w.recipe.n).images
+    return pipe(**_condition(pipe, w.recipe, notes), **_numbers_of(w.recipe, watch),
+        num_images_per_prompt=w.recipe.n).images
 
 def _anew(pipe, w, watch, notes):
     r = w.recipe; kw = dict(strength=r.strength, num_images_per_prompt=r.n)
@@ -129,12 +132,11 @@ class Done:
         return as_png(self.images[k], self.settings(k))
 
 def _latest(news, pace):
-    "The next news; older ones are passed over, but their preview is kept"
-    e = news.get()
-    if pace and isinstance(e, News): time.sleep(pace)
-    while pace and not news.empty():
-        old, e = e, news.get()
-        if isinstance(e, News): e = e._replace(preview=e.preview or old.preview)
+    "The next news; within `pace` seconds newer ones take its place, but no preview and no end waits"
+    e, end = news.get(), time.monotonic() + pace
+    while pace and isinstance(e, News) and not e.preview:
+        try: e = news.get(timeout=max(0., end - time.monotonic()))
+        except queue.Empty: break
     return e
 
 # %% ../../nbs/20b_app.drawing.ipynb #a72d5189
@@ -149,9 +151,10 @@ class Desk:
         self.model, self.jobs, self.closed = model_id(pipe), {}, False
     def check(self, image=None, layers=None, **values):
         "What was sent, as a `Work`; ValueError, TypeError when it cannot be drawn"
-        r, size = make_recipe(self.pipe, self.limits, **values), picture_size(self.pipe)
+        r, size = make_recipe(self.pipe, self.limits, self.model, **values), picture_size(self.pipe)
         image = open_picture(image, size, self.limits) if r.kind in ('img2img', 'inpaint') else None
-        return Work(r, self.limits, image, open_mask(layers, size, self.limits) if r.kind == 'inpaint' else None)
+        return Work(r, self.limits, image,
+            open_mask(layers, size, self.limits) if r.kind == 'inpaint' else None)
     def paint(self, work, watch):
         "Draw, here and now"
         t0, notes, r = time.monotonic(), [], work.recipe
@@ -170,7 +173,7 @@ def draw(self:Desk,
     "Check a request and draw it; leaving the iterator stops the drawing"
     require(not self.closed, 'the server is being closed: come back later')
     work, news, job = self.check(image, layers, **values), queue.SimpleQueue(), _Job()
-    watch, pace = _Watch(news.put, job.stop, every=self.every), min(.05, self.every)
+    watch, pace = _Watch(news.put, job.stop, every=self.every), min(.2, self.every)
     def paint():
         try: news.put(self.paint(work, watch))
         except BaseException as e: news.put(e)
@@ -184,6 +187,7 @@ def draw(self:Desk,
         job.stop.set(); self.jobs[visitor].remove(job)
         if not self.jobs[visitor]: del self.jobs[visitor]
 
+# %% ../../nbs/20b_app.drawing.ipynb #17590b5a
 @patch
 def stop(self:Desk, visitor: str=None): # Whose drawings; all when None
     "Stop within one step"
@@ -197,7 +201,8 @@ def excuse(
     "What to tell a visitor; what is not the visitor's doing is logged"
     if isinstance(e, Cancelled): return 'stopped'
     if isinstance(e, (ValueError, TypeError, FloatingPointError)) and str(e): return str(e)
-    if isinstance(e, MemoryError): return 'this request needs more memory than there is: ask for fewer pictures'
+    if isinstance(e, MemoryError):
+        return 'this request needs more memory than there is: ask for fewer pictures'
     number = uuid.uuid4().hex[:8]
     print(f'error {number}:', ''.join(traceback.format_exception(e)), file=sys.stderr, sep='\n', flush=True)
     return f'something went wrong on the server; it is in its log as error {number}'

@@ -8,7 +8,7 @@ __all__ = ['KINDS', 'UNCONDITIONAL', 'Limits', 'Recipe', 'rows_columns', 'kinds_
 
 # %% ../../nbs/20a_app.requests.ipynb #dd7104cb
 #| code-fold: true
-import io, torch
+import io
 import numpy as np
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -39,12 +39,15 @@ class Limits:
     def __post_init__(self):
         for f in fields(self): in_range(getattr(self, f.name), 1, 10**12, f.name)
     def __str__(self):
-        return (f'Prompts up to {self.prompt} characters, {self.steps} steps, {self.pictures} picture{"s"*(self.pictures != 1)} at once, tables of '
-            f'{self.cells}; uploads up to {self.upload/1e6:g} MB and {self.pixels/1e6:g} megapixels.')
+        many = f'{self.pictures} picture{"s"*(self.pictures != 1)} at once'
+        return (f'Prompts up to {self.prompt} characters, {self.steps} steps, {many}, '
+            f'tables of {self.cells}; '
+            f'uploads up to {self.upload/1e6:g} MB and {self.pixels/1e6:g} megapixels.')
 
 # %% ../../nbs/20a_app.requests.ipynb #f1e2cb3a
 KINDS = {'draw': 'from a prompt', 'img2img': 'from a picture', 'inpaint': 'inside of a mask',
-    'interpolate': 'between two prompts', 'grid': 'guidance and steps in a table', 'words': 'what each word was used for'}
+    'interpolate': 'between two prompts', 'grid': 'guidance and steps in a table',
+    'words': 'what each word was used for'}
 
 @dataclass(frozen=True)
 class Recipe(Settings):
@@ -64,7 +67,9 @@ def _whole(v): return int(v) if isinstance(v, float) and v.is_integer() else v
 def _numbers(text, kind, lo, hi, what):
     "Numbers of a line such as '1, 2, 4'"
     try: found = [kind(o) for o in text.replace(';', ',').split(',') if o.strip()]
-    except ValueError: raise ValueError(f'{what} are {text[:60]!r}: expected numbers with commas between, such as 1, 2, 4') from None
+    except ValueError:
+        raise ValueError(f'{what} are {text[:60]!r}: '
+            'expected numbers with commas between, such as 1, 2, 4') from None
     require(found, f'{what}: there are none, expected numbers such as 1, 2, 4')
     return tuple(in_range(o, lo, hi, what) for o in found)
 
@@ -87,49 +92,57 @@ def kinds_of(
     text = condition_kind(_config(pipe.denoiser)) == 'text'
     return [k for k in KINDS if text or k not in ('interpolate', 'words')]
 
+# %% ../../nbs/20a_app.requests.ipynb #a68e0b43
 def _check_limits(r, limits):
-    for k in ('prompt', 'negative', 'end'): in_range(len(getattr(r, k)), 0, limits.prompt, f'number of characters of the {k}')
+    for k in ('prompt', 'negative', 'end'):
+        in_range(len(getattr(r, k)), 0, limits.prompt, f'number of characters of the {k}')
     in_range(r.steps, 1, limits.steps, 'steps'); in_range(r.guidance, 0, limits.guidance, 'guidance')
     in_range(r.n, 1, limits.cells if r.kind == 'interpolate' else limits.pictures, 'number of pictures')
     if r.kind == 'grid': rows_columns(r, limits)
 
 # %% ../../nbs/20a_app.requests.ipynb #a10bfb0d
 def _check_model(r, pipe):
-    one_of(r.kind, kinds_of(pipe), 'kind of drawing with this model'); one_of(r.sampler, _samplers(pipe), 'sampler of this model')
+    one_of(r.kind, kinds_of(pipe), 'kind of drawing with this model')
+    one_of(r.sampler, _samplers(pipe), 'sampler of this model')
     if condition_kind(_config(pipe.denoiser)) != 'text':
         require(not r.negative, 'this model draws classes, and has no negative prompt: leave it empty')
         one_of(r.prompt, pipe.class_names or [UNCONDITIONAL], 'class')
         free = pipe.denoiser.config.class_dropout_prob
-        require(free or r.guidance <= 1, 'this model never learned to draw without a class, and cannot be guided: set guidance to 1')
+        require(free or r.guidance <= 1,
+            'this model never learned to draw without a class, and cannot be guided: set guidance to 1')
     if r.kind == 'interpolate':
         require(r.end.strip(), 'the last prompt is empty: say where to end, such as "a blue moon"')
         in_range(r.n, 2, 100, 'number of pictures')
     half = r.kind in ('img2img', 'inpaint') and r.strength < 1
-    require(not (half and r.sampler == 'ddpm'), 'ddpm cannot begin half-way: take another sampler, or strength 1')
-    require(r.strength > 0 or r.kind not in ('img2img', 'inpaint'), 'strength is 0: that is the picture itself')
+    require(not (half and r.sampler == 'ddpm'),
+        'ddpm cannot begin half-way: take another sampler, or strength 1')
+    require(r.strength > 0 or r.kind not in ('img2img', 'inpaint'),
+        'strength is 0: that is the picture itself')
 
 # %% ../../nbs/20a_app.requests.ipynb #7f7fd77a
 UNCONDITIONAL = 'a picture'  # The prompt of a model that takes none
 
 def first_settings(
     pipe,                                # A pipeline
-    prompt: str='a red heart on a blue background' # Of a model of prompts
+    prompt: str='a red heart on a blue background', # Of a model of prompts
+    model: str=None                      # Its `model_id`, where it is known
 ) -> Settings: # With the model's own steps, guidance and sampler
     "What the page shows at first"
     c, kind = pipe.config, condition_kind(_config(pipe.denoiser))
     what = prompt if kind == 'text' else pipe.class_names[0] if kind else UNCONDITIONAL
     steps = c['steps'] if isinstance(c['steps'], int) else 20
-    return Settings(what, '', float(pipe._scale(Request())), steps, c['sampler'], 0, model_id(pipe))
+    return Settings(what, '', float(pipe._scale(Request())), steps, c['sampler'], 0, model or model_id(pipe))
 
 # %% ../../nbs/20a_app.requests.ipynb #991163c0
 def make_recipe(
     pipe,           # The pipeline that will draw
     limits: Limits, # What may be asked for
+    model: str=None, # Its `model_id`, where it is known
     **values        # Fields of `Recipe`, as they were sent
 ) -> Recipe: # ValueError, TypeError say what is wrong
     "Check what a visitor has sent"
     sent = {k: _whole(v) if k not in ('guidance', 'strength') else v for k, v in values.items()}
-    recipe = from_json(Recipe, asdict(first_settings(pipe)) | sent, 'your request')
+    recipe = from_json(Recipe, asdict(first_settings(pipe, model=model)) | sent, 'your request')
     _check_limits(recipe, limits); _check_model(recipe, pipe)
     return recipe
 
@@ -147,10 +160,12 @@ def _fitted(im, size, how=Image.LANCZOS):
     left, top = (im.width - side[0])/2, (im.height - side[1])/2
     return im.resize((w, h), how, (left, top, left + side[0], top + side[1]))
 
+# %% ../../nbs/20a_app.requests.ipynb #9623b089
 def _bytes(source, limits):
     "The bytes of a file that was sent, unless there are too many"
     n = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
-    require(n <= limits.upload, f'the file has {n/1e6:.1f} MB, at most {limits.upload/1e6:g} are read: save it smaller')
+    require(n <= limits.upload,
+        f'the file has {n/1e6:.1f} MB, at most {limits.upload/1e6:g} are read: save it smaller')
     return source if isinstance(source, bytes) else Path(source).read_bytes()
 
 def open_picture(
@@ -165,7 +180,8 @@ def open_picture(
 # %% ../../nbs/20a_app.requests.ipynb #ab0a818f
 def _painted(source, limits):
     "Where a layer is painted (h,w), as a picture of one channel"
-    data = _bytes(source, limits); read_image(data, limits.pixels)   # refuses what is no picture, or too large
+    # refuses what is no picture, or too large
+    data = _bytes(source, limits); read_image(data, limits.pixels)
     with Image.open(io.BytesIO(data), formats=FORMATS) as im: return im.convert('RGBA').getchannel('A')
 
 def open_mask(

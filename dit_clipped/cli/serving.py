@@ -7,16 +7,16 @@ __all__ = ['app_main', 'app']
 
 # %% ../../nbs/21n_cli.serving.ipynb #d858748e
 #| code-fold: true
-from ..core import one_of, require
+from ..core import one_of
 from .command import as_command
 from .drawing import Drawing, _open
 
 # %% ../../nbs/21n_cli.serving.ipynb #c05e7ac4
 def app(
-    ckpt: str=None,          # Pipeline or run folder, Hub name, published .pt; the shipped model when left out
+    ckpt: str=None,          # Pipeline or run folder, Hub name, published .pt; the shipped model if left out
     port: int=7860,          # Of the page
     host: str='127.0.0.1',   # Who may come: this machine only; 0.0.0.0: the whole network
-    share: str='off',        # on: Gradio gives the page a public address for a week, and the world may come
+    share: str='off',        # on: Gradio gives the page a public address for a week
     title: str='dit_clipped', # Of the page
     vae: str=None,           # Published weights: mse, ema (when left out), a folder or a Hub name
     dtype: str=None          # float32 (when left out), bfloat16, float16, or auto
