@@ -6,7 +6,7 @@
 
 Each starts `dit_clipped_app` on a free port of this machine, and ends it by Ctrl-C.
 """
-import argparse, base64, json, os, signal, socket, ssl, statistics, subprocess, sys, tempfile, threading, time
+import argparse, base64, json, os, signal, ssl, statistics, subprocess, sys, tempfile, threading, time
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +20,8 @@ RUN = 'from dit_clipped.cli import app_main; app_main()'
 class App:
     "A server in a process of its own"
     def __init__(self, *flags):
-        with socket.socket() as s: s.bind(('127.0.0.1', 0)); self.port = s.getsockname()[1]
+        from dit_clipped.app import free_port
+        self.port = free_port()
         env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), PYTHONUNBUFFERED='1')
         self.url, self.log, self.t0 = f'http://127.0.0.1:{self.port}/', tempfile.TemporaryFile('w+'), time.time()
         self.p = subprocess.Popen([sys.executable, '-c', RUN, '--port', str(self.port), *flags], stdout=subprocess.PIPE, stderr=self.log, text=True, env=env)
