@@ -22,9 +22,9 @@ __all__ = ['RENAMED', 'Flag', 'plain_type', 'flags_of', 'parser_of', 'in_groups'
            'Team', 'team_of_processes', 'draw_many', 'open_true', 'Judges', 'features_by_name', 'measure_many',
            'pack_npz', 'Many', 'open_judges', 'open_all', 'draw_and_measure', 'evaluate_many', 'SWEEP', 'GUIDES',
            'choices_of', 'save_sweep', 'load_sweep', 'sweep_many', 'sweep_scenes', 'app_main', 'app', 'CARD_GLYPHS',
-           'CARD_COLOURS', 'CARDS', 'CARD_RUN', 'STUDIES', 'study_main', 'Cards', 'Scores', 'Judge', 'card_net',
-           'Variant', 'StudyRow', 'read_study', 'add_row', 'Spread', 'over_seeds', 'looks', 'draw_variant',
-           'train_variant', 'run_study', 'study']
+           'CARD_COLOURS', 'CARDS', 'CARD_RUN', 'STUDIES', 'SHOWN', 'study_main', 'Cards', 'Scores', 'Judge',
+           'card_net', 'Variant', 'StudyRow', 'read_study', 'add_row', 'Spread', 'over_seeds', 'looks', 'draw_variant',
+           'train_variant', 'keep_drawings', 'run_study', 'study']
 
 # %% ../../nbs/21_cli.ipynb #31637ec4
 from ..core import cover
@@ -49,6 +49,6 @@ _all_ = ['RENAMED', 'Flag', 'plain_type', 'flags_of', 'parser_of', 'in_groups', 
     'team_of_processes', 'draw_many', 'open_true', 'Judges', 'features_by_name', 'measure_many', 'pack_npz',
     'Many', 'open_judges', 'open_all', 'draw_and_measure', 'evaluate_many', 'SWEEP', 'GUIDES', 'choices_of',
     'save_sweep', 'load_sweep', 'sweep_many', 'sweep_scenes', 'app_main', 'app', 'CARD_GLYPHS',
-    'CARD_COLOURS', 'CARDS', 'CARD_RUN', 'STUDIES', 'study_main', 'Cards', 'Scores', 'Judge', 'card_net',
-    'Variant', 'StudyRow', 'read_study', 'add_row', 'Spread', 'over_seeds', 'looks', 'draw_variant',
-    'train_variant', 'run_study', 'study']
+    'CARD_COLOURS', 'CARDS', 'CARD_RUN', 'STUDIES', 'SHOWN', 'study_main', 'Cards', 'Scores', 'Judge',
+    'card_net', 'Variant', 'StudyRow', 'read_study', 'add_row', 'Spread', 'over_seeds', 'looks',
+    'draw_variant', 'train_variant', 'keep_drawings', 'run_study', 'study']
