@@ -14,11 +14,11 @@ from pathlib import Path
 from readme import ROOT, settings
 
 NBS = ROOT/'nbs'
-BASE = 'ipywidgets==7.7.1 ipykernel numpy pillow matplotlib tqdm'   # what a bare stand-in of Colab has beside torch
+BASE = 'ipywidgets==7.7.1 ipykernel numpy pillow<12 matplotlib tqdm' # what a bare stand-in of Colab has beside torch; Colab's Pillow is 11, and Gradio's must be below 13
 KEEP = 'torch torchvision numpy ipywidgets pillow'.split()          # what installing must leave as it was
 GUARD = re.compile(r'^! \[ -e /content \] && .*pip install .*')
 EXTRA = {'scikit-learn': r'\bsklearn\b|\bdigit_classifier\b', 'scipy': r'\bscipy\b', 'torchmetrics': r'\btorchmetrics\b', 'torch-fidelity': r'\btorch_fidelity\b',
-    'datasets': r'(?:import|from) datasets\b', 'gradio': r'(?:import|from) gradio\b', 'hypothesis': r'(?:import|from) hypothesis\b'}
+    'datasets': r'(?:import|from) datasets\b', 'gradio': r'(?:import|from) gradio(?:_client)?\b|\bimport .*\bgradio\b', 'hypothesis': r'(?:import|from) hypothesis\b'}
 LEFT_OUT = re.compile(r'(?m)^\s*#\s*\|\s*(gpu|net|slow)\b')
 COLOUR = re.compile(r'\x1b\[[0-9;]*m')
 
@@ -36,7 +36,8 @@ def pages(starts):
 def guard(page):
     "The install cell's line that a page needs: optional packages it imports, and a copy of the files it reads"
     source = '\n'.join(''.join(c['source']) for c in json.loads(page.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code')
-    extra = ' '.join(k for k, pattern in EXTRA.items() if re.search(pattern, source))
+    bounds = {re.split('[<>=]', r)[0]: f'"{r}"' for r in settings()['app_requirements'].split()}
+    extra = ' '.join(bounds.get(k, k) for k, pattern in EXTRA.items() if re.search(pattern, source))
     url = f'https://github.com/{settings()["user"]}/{settings()["repo"]}'
     reads = any((page.parent/f).exists() for f in re.findall(r"""['"]((?:\.\./)?(?:assets|images)/[^'"{]*)['"]""", source))
     up = '..' if page.parent != NBS else '.'
@@ -160,7 +161,7 @@ def main():
         for p in todo:
             if args.fresh and at.exists(): shutil.rmtree(at); layer(at, env)
             r = run(p, whl, content, at, args.timeout, args.guarded); after = frozen(at)
-            if after != before: r |= dict(ok=False, why=f'versions changed: {after}')
+            if after != before: r |= dict(ok=False, why=f'versions changed: {after}; {r.get("why", "")}'); shutil.rmtree(at); layer(at, env)   # the next page is judged alone
             done[r['page']] = r; args.report.write_text(json.dumps(done, indent=1)); bad += not r['ok']
             print(f'{r["seconds"]:7.1f} s  {"ok    " if r["ok"] else "FAILED"}  {r["page"]}' + (f'  left out: {", ".join(r["left_out"])}' if r['left_out'] else ''), flush=True)
             if not r['ok']: print(f'           cell {r.get("cell")} {r.get("id")}: {r.get("line", "")}\n           {r["why"]}', flush=True)
