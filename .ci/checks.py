@@ -8,6 +8,7 @@
 import json, os, re, subprocess, sys, tempfile, time, venv, zipfile
 from pathlib import Path
 from house import CHECKS
+from hub import trial
 from readme import ROOT, relinked, settings, stale, tracked
 
 NBS, PKG = ROOT/'nbs', ROOT/'dit_clipped'
@@ -176,6 +177,7 @@ def static():
                     ('no pickle that can run code', check_pickles), *CHECKS]: report(name, f())
     faults, secs = check_gpu()
     report(f'the GPU command runs in small ({secs:.0f} s)', faults)
+    for name, faults in trial(): report(f'Hub stand-in: {name}', faults)
 
 
 def built(out):

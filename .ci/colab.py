@@ -36,13 +36,14 @@ def pages(starts):
 def guard(page):
     "The install cell's line that a page needs: optional packages it imports, and a copy of the files it reads"
     source = '\n'.join(''.join(c['source']) for c in json.loads(page.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code')
-    bounds = {re.split('[<>=]', r)[0]: f'"{r}"' for r in settings()['app_requirements'].split()}
+    cfg = settings(); bounds = {re.split('[<>=]', r)[0]: f'"{r}"' for r in cfg['app_requirements'].split()}
     extra = ' '.join(bounds.get(k, k) for k, pattern in EXTRA.items() if re.search(pattern, source))
-    url = f'https://github.com/{settings()["user"]}/{settings()["repo"]}'
+    url = f'https://github.com/{cfg["user"]}/{cfg["repo"]}'
+    tag, at = ('', '') if cfg['branch'] == 'main' else (f'-b {cfg["branch"]} ', f'@{cfg["branch"]}')   # the pages of a release install that release
     reads = any((page.parent/f).exists() for f in re.findall(r"""['"]((?:\.\./)?(?:assets|images)/[^'"{]*)['"]""", source))
     up = '..' if page.parent != NBS else '.'
-    get = f'git clone -q --depth 1 {url} repo && pip install -q ./repo {extra}'.strip() + f' && ln -s $PWD/repo/nbs/assets $PWD/repo/nbs/images {up}' if reads \
-        else f'pip install -q git+{url} {extra}'.strip()
+    get = f'git clone -q --depth 1 {tag}{url} repo && pip install -q ./repo {extra}'.strip() + f' && ln -s $PWD/repo/nbs/assets $PWD/repo/nbs/images {up}' if reads \
+        else f'pip install -q git+{url}{at} {extra}'.strip()
     return f'! [ -e /content ] && {get}  # install on Colab; does nothing elsewhere'
 
 
@@ -107,7 +108,7 @@ def prepared(page, whl, content, guarded):
         for k, l in enumerate(lines):
             if not GUARD.match(l): continue
             guards += 1; l = guard(page) if guarded else l
-            l = re.sub(r'git clone \S+ --depth 1 \S+', f'cp -r {whl.parent/"src"}', l.replace('-e /content', f'-e {content}'))
+            l = re.sub(r'git clone \S+ --depth 1 (?:-b \S+ )?\S+', f'cp -r {whl.parent/"src"}', l.replace('-e /content', f'-e {content}'))
             lines[k] = re.sub(r'git\+https://[^\s"]+|\./repo\b', str(whl), l)
         c.source = '\n'.join(lines)
         if m := LEFT_OUT.search(c.source): out.append(m[1]); c.source = ''

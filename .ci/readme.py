@@ -1,7 +1,7 @@
 """README.md from nbs/index.ipynb, and the links of the whole book from settings.ini.
 
     python .ci/readme.py            write README.md
-    python .ci/readme.py --links    rewrite owner, repo and branch in every badge and link, then write README.md
+    python .ci/readme.py --links    rewrite owner, repo, branch and the release in every badge, link and pinned install line, then write README.md
 """
 import base64, json, re, subprocess, sys
 from configparser import ConfigParser
@@ -62,8 +62,10 @@ def stale():
 def link_patterns(cfg):
     "Pairs (pattern, what it must read) for every address that names the owner, the repository or the branch"
     user, repo, branch = cfg['user'], cfg['repo'], cfg['branch']
+    pinned = rf'(git\+https://github\.com/[\w.-]+/{repo}@)v\d+(?:\.\d+)*'
     return [(rf'(github\.com/|colab\.research\.google\.com/github/)[\w.-]+/{repo}\b', rf'\g<1>{user}/{repo}'),
             (rf'(/{repo}/(?:blob|tree)/)[\w.-]+', rf'\g<1>{branch}'),
+            (pinned, rf'\g<1>v{cfg["version"]}'),
             (rf'[\w-]+\.github\.io/{repo}\b', f'{user}.github.io/{repo}'),
             (rf'(img\.shields\.io/github/[\w/-]*?/)[\w.-]+/{repo}\b', rf'\g<1>{user}/{repo}')]
 
@@ -78,9 +80,9 @@ def tracked(*ends):
 def relinked():
     "Pairs (file, its text with every link as settings.ini says) for the files where that is a change"
     pats = link_patterns(settings())
-    for f in tracked('.ipynb', '.md', '.yml', '.yaml', '.py'):
+    for f in tracked('.ipynb', '.md', '.yml', '.yaml', '.py'):   # what a release says of itself in CHANGELOG.md stays as it was
         old = new = f.read_text(encoding='utf-8')
-        for pat, sub in pats: new = re.sub(pat, sub, new)
+        for pat, sub in pats if f.name != 'CHANGELOG.md' else pats[:1]: new = re.sub(pat, sub, new)
         if new != old: yield f, new
 
 

@@ -7,15 +7,15 @@ __all__ = ['condition_kind', 'DiTClippedPipeline', 'random_pipeline', 'Request',
            'PipelineOutput', 'slerp', 'AttentionMaps', 'StepCount', 'LogitNormal', 'INDEX', 'save_objective',
            'load_objective', 'for_diffusers', 'ENCODERS', 'RunAnswers', 'run_answers', 'run_objective', 'EncoderRecord',
            'save_encoders', 'find_encoders', 'OFFICIAL_FILES', 'OFFICIAL_VAES', 'imagenet_names', 'find_label',
-           'RemoteFile', 'remote_file', 'fetch', 'DrawingCost']
+           'RemoteFile', 'remote_file', 'fetch', 'DrawingCost', 'model_card']
 
 # %% ../../nbs/16_pipeline.ipynb #9a7a9361
 #| code-fold: true
 from ..core import cover
 __getattr__, __dir__ = cover(__name__, 'pipeline', 'request', 'noise', 'steps', 'schedulers', 'loop', 'call', 'edit',
-    'attention', 'folder', 'diffusers', 'runs', 'opening', 'official')
+    'attention', 'folder', 'diffusers', 'runs', 'opening', 'official', 'hub')
 _all_ = ['condition_kind', 'DiTClippedPipeline', 'random_pipeline', 'Request', 'Conditions', 'CALLBACK', 'Start',
     'Sampler', 'PipelineOutput', 'slerp', 'AttentionMaps', 'StepCount', 'LogitNormal', 'INDEX',
     'save_objective', 'load_objective', 'for_diffusers', 'ENCODERS', 'RunAnswers', 'run_answers',
     'run_objective', 'EncoderRecord', 'save_encoders', 'find_encoders', 'OFFICIAL_FILES', 'OFFICIAL_VAES',
-    'imagenet_names', 'find_label', 'RemoteFile', 'remote_file', 'fetch', 'DrawingCost']
+    'imagenet_names', 'find_label', 'RemoteFile', 'remote_file', 'fetch', 'DrawingCost', 'model_card']
