@@ -42,13 +42,12 @@ def _print_digits(name, r, n):
         f"{r['worst'][0]} at {r['worst'][1]:.0%}; median distance to the nearest scan "
         f"{r['distance']:.3f} (between real scans {r['real']:.3f})")
 
-# %% ../../nbs/21i_cli.judging.ipynb #eb2aac9b
+# %% ../../nbs/21i_cli.judging.ipynb #8be0b6e8
 def _drawings(pipe, captions, seed, **call):
     "One picture for each caption (n,3,h,w) in [-1,1]; picture k has seed `seed` + k"
     return torch.cat([pipe(captions[k:k+64], seed=seed + k, output_type='pt', **call).images.cpu()*2 - 1
         for k in range(0, len(captions), 64)])                       # (n,3,h,w)
 
-# %% ../../nbs/21i_cli.judging.ipynb #8be0b6e8
 def sit_exam(
     pipe,        # A pipeline of prompts
     judge,       # From `load_classifier`
@@ -179,21 +178,16 @@ def evaluate_pictures(
     **call             # For the pipeline's call
 ) -> Verdict:
     "Draw captions, and compare with true pictures"
-    from dit_clipped.evaluation import picture_report, read_nearest, same_twice
+    from dit_clipped.evaluation import load_picture_classifier, picture_report, read_nearest, read_pictures, same_twice
     from dit_clipped.pipeline import DiTClippedPipeline
-    second, pipe, rows = _second_judge(classifier), DiTClippedPipeline.from_pretrained(ckpt), prompts.rows
+    net, pipe, rows = classifier and load_picture_classifier(classifier), DiTClippedPipeline.from_pretrained(ckpt), prompts.rows
     xs = [_drawings(pipe, prompts.texts, seed + 10**6*k, **call) for k in range(in_range(seeds, 1, 2, 'seeds'))]
     seen, turned = [read_nearest(x, reference) for x in xs], rows[len(rows)//2:] + rows[:len(rows)//2]
     verdict = Verdict(picture_report(seen[0], rows, prompts.styled), picture_report(seen[0], turned).top1,
-        same_twice(*seen) if seeds == 2 else None, second and picture_report(second(xs[0]), rows, prompts.styled))
+        same_twice(*seen) if seeds == 2 else None, net and picture_report(read_pictures(net, xs[0]), rows, prompts.styled))
     print(verdict)
     if out: _keep_pictures(Path(out), verdict, prompts, xs[0], reference)
     return verdict
-
-def _second_judge(file):
-    from dit_clipped.evaluation import load_picture_classifier, read_pictures
-    net = file and load_picture_classifier(file)
-    return net and (lambda x: read_pictures(net, x))
 
 # %% ../../nbs/21i_cli.judging.ipynb #61575dfa
 _HOW = set('seed steps guidance sampler guide_from classifier'.split())
