@@ -17,7 +17,7 @@ import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 from torch.utils.data import Dataset
-from ..core import atomic_path, in_range, one_of, require, set_seed
+from ..core import atomic_path, in_range, one_of, set_seed
 from ..data import COLOURS, GLYPHS, Obj, Scene, draw
 from ..files import read_rows, write_rows
 from ..dit import DiT, DiTConfig, gflops, n_params
