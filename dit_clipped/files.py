@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['DEFAULT_MODEL', 'read_text', 'text_lines', 'read_json', 'write_json', 'file_sha256', 'typed', 'from_json',
-           'shipped_models', 'is_shipped', 'shipped_folder', 'hub_folder', 'find_folder']
+           'write_rows', 'read_rows', 'shipped_models', 'is_shipped', 'shipped_folder', 'hub_folder', 'find_folder']
 
 # %% ../nbs/00b_files.ipynb #4c294fca
-import codecs, hashlib, json, math, re, types, typing
-from dataclasses import MISSING, fields
+import codecs, csv, hashlib, json, math, re, types, typing
+from dataclasses import MISSING, astuple, fields
 from importlib.resources import files as resources
 from pathlib import Path
 from typing import Annotated
@@ -110,12 +110,14 @@ def _ranged(value, lo, hi, what):
     in_range(len(value), lo, hi, f'the length of {what}')
     return value
 
+# %% ../nbs/00b_files.ipynb #a8f36cfb
 def _literal(value, options, what):
     if isinstance(value, str): return one_of(value, options, what)
     require(any(type(value) is type(o) and value == o for o in options),
         f'{what} is {value!r}, expected one of {options}')
     return value
 
+# %% ../nbs/00b_files.ipynb #8ee72ff2
 def _either(value, hints, what):
     faults = []
     for h in hints:
@@ -151,6 +153,52 @@ def from_json(
     values = {k: typed(v, hints[k], f'{k} in {where}') for k, v in d.items() if k in known}
     try: return cls(**values)
     except ValueError as e: raise ValueError(f'{where}: {e}') from None
+
+# %% ../nbs/00b_files.ipynb #335396c1
+def write_rows(
+    file,      # A .csv, made or replaced when all went well
+    rows: list # Objects of one dataclass, at least one, whose fields are numbers, text, True, False or None
+):
+    "Write dataclass objects as a table, one line each"
+    require(rows, f'no rows for {file}: expected at least one, which says what the columns are')
+    with atomic_path(file) as p, open(p, 'w', newline='', encoding='utf-8') as f:
+        table = csv.writer(f, lineterminator='\n'); table.writerow([o.name for o in fields(rows[0])])
+        table.writerows(map(astuple, rows))
+
+# %% ../nbs/00b_files.ipynb #775e3226
+def _plain(hint):
+    "The kinds that a cell may be: int, float, str, bool, None"
+    if typing.get_origin(hint) is Annotated: return _plain(typing.get_args(hint)[0])
+    return [k for h in typing.get_args(hint) for k in _plain(h)] or [hint]
+
+def _from_cell(word, hint, what):
+    kinds = _plain(hint)
+    if word == '' and type(None) in kinds: return None
+    if bool in kinds and word in ('True', 'False'): return word == 'True'
+    for k in (k for k in kinds if k in (int, float)):
+        try: return k(word)
+        except ValueError: pass
+    require(str in kinds or typing.get_origin(hint) is typing.Literal, f'{what} is {word!r}, expected {_called(hint)}')
+    return word
+
+# %% ../nbs/00b_files.ipynb #9f7d98d0
+def read_rows(
+    file, # Of `write_rows`
+    kind  # The dataclass
+) -> list: # Of `kind`; ValueError names file, line and what is wrong, FileNotFoundError the path
+    "Read dataclass objects from a table"
+    require(Path(file).is_file(), f'no file {file}: expected a table of {kind.__name__}', FileNotFoundError)
+    with open(file, newline='', encoding='utf-8-sig') as f: head, *lines = [*csv.reader(f)] or [[]]
+    hints = typing.get_type_hints(kind, include_extras=True)
+    require(head, f'{file} is empty: expected the columns {", ".join(hints)}')
+    for k in head: one_of(k, [*hints], f'column of {file}')
+    return [_row(kind, hints, head, line, f'{file}, line {i}') for i, line in enumerate(lines, 2)]
+
+def _row(kind, hints, head, line, where):
+    require(len(line) == len(head), f'{where} has {len(line)} values, expected {len(head)}: {line}')
+    values = {k: _from_cell(v, hints[k], f'{k} in {where}') for k, v in zip(head, line)}
+    try: return kind(**values)
+    except (ValueError, TypeError) as e: raise ValueError(f'{where}: {e}') from None
 
 # %% ../nbs/00b_files.ipynb #10798aba
 DEFAULT_MODEL = 'pictograms' # what 'shipped' means

@@ -128,11 +128,11 @@ def as_command(
 
 # %% ../../nbs/21a_cli.command.ipynb #56aa62ff
 def with_fields(
-    cls # A dataclass whose fields have docments
-): # A decorator for a function with **flags: it makes a `cls` of them
-    "Give a function one flag for each field of a dataclass"
+    *parts # Dataclasses whose fields have docments; no name stands in two
+): # A decorator for a function with **flags: it makes objects of `parts` of them
+    "Give a function one flag for each field of some dataclasses"
     def wrap(f):
-        known = docments(cls, full=True, returns=False, eval_str=True)
+        known = {k: d for p in parts for k, d in docments(p, full=True, returns=False, eval_str=True).items()}
         f.fields = {k: Flag(d.docment or '', d.anno, d.default) for k, d in known.items()}
         own = [p for p in signature(f).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
         new = [Parameter(k, Parameter.KEYWORD_ONLY, default=d.default, annotation=d.type)

@@ -86,7 +86,7 @@ def ending(path): # A picture's file name
     one_of(Path(path).suffix.lower(), [*ENDINGS, '.npz'], f'ending of the picture {Path(path).name!r}')
 
 # %% ../../nbs/21h_cli.drawing.ipynb #9c560161
-def _titled(x, title):
+def _under_title(x, title):
     "One picture (c,h,w), enlarged if small, under its title"
     im, high = grid_image(x[None], zoom=-(-128//x.shape[-1])), 14
     page = Image.new('RGB', (im.width, im.height + high), 'white'); page.paste(im, (0, high))
@@ -98,7 +98,7 @@ def _save(x, titles, out):
     if Path(out).suffix.lower() == '.npz':
         a = (127.5*x + 128).clamp(0, 255).byte().permute(0, 2, 3, 1).expand(-1, -1, -1, 3)   # (n,h,w,3)
         with atomic_path(out) as p: np.savez(p, arr_0=a.cpu().numpy())
-    elif titles: save_image(grid_image([_titled(im, t) for im, t in zip(x, titles)]), out)
+    elif titles: save_image(grid_image([_under_title(im, t) for im, t in zip(x, titles)]), out)
     else: save_image(grid_image(x, zoom=max(1, 64//x.shape[-1])), out)
 
 # %% ../../nbs/21h_cli.drawing.ipynb #a8392353

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CLASSIFIER', 'evaluate_main', 'evaluate_digits', 'sit_exam', 'evaluate_scenes', 'evaluate_people', 'Verdict',
-           'evaluate_pictures', 'Judging', 'evaluate']
+           'evaluate_pictures', 'Judging', 'ManyJudging', 'evaluate']
 
 # %% ../../nbs/21i_cli.judging.ipynb #983427c8
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 import torch
 from ..core import grid_image, in_range, require, show_images
@@ -42,13 +42,12 @@ def _print_digits(name, r, n):
         f"{r['worst'][0]} at {r['worst'][1]:.0%}; median distance to the nearest scan "
         f"{r['distance']:.3f} (between real scans {r['real']:.3f})")
 
-# %% ../../nbs/21i_cli.judging.ipynb #eb2aac9b
+# %% ../../nbs/21i_cli.judging.ipynb #8be0b6e8
 def _drawings(pipe, captions, seed, **call):
     "One picture for each caption (n,3,h,w) in [-1,1]; picture k has seed `seed` + k"
     return torch.cat([pipe(captions[k:k+64], seed=seed + k, output_type='pt', **call).images.cpu()*2 - 1
         for k in range(0, len(captions), 64)])                       # (n,3,h,w)
 
-# %% ../../nbs/21i_cli.judging.ipynb #8be0b6e8
 def sit_exam(
     pipe,        # A pipeline of prompts
     judge,       # From `load_classifier`
@@ -94,7 +93,7 @@ def evaluate_scenes(
     return r
 
 # %% ../../nbs/21i_cli.judging.ipynb #4465c5a2
-def _save_titled(images, titles, file, ncols=8):
+def _save_figure(images, titles, file, ncols=8):
     "A picture of pictures with their titles"
     import matplotlib.pyplot as plt
     from textwrap import fill
@@ -110,8 +109,10 @@ def _print_people(rows, x, found, second):
 # %% ../../nbs/21i_cli.judging.ipynb #723d843f
 def _keep_people(out, rows, second, prompts, x):
     write_json(out/'report.json', dict(matching=[asdict(r) for r in rows], classifier=[asdict(r) for r in second]))
-    first = {p.id: i for i, p in [*enumerate(prompts.patterns)][::-1]}; pick = [(first[r.id], r.all) for r in rows if r.id in first][:64]
-    _save_titled(x[[i for i, _ in pick]], [f'{a:.0%}: {prompts.texts[i]}' for i, a in pick], out/'pictures.png')
+    first = {p.id: i for i, p in [*enumerate(prompts.patterns)][::-1]}
+    pick = [(first[r.id], r.all) for r in rows if r.id in first][:64]
+    titles = [f'{a:.0%}: {prompts.texts[i]}' for i, a in pick]
+    _save_figure(x[[i for i, _ in pick]], titles, out/'pictures.png')
 
 # %% ../../nbs/21i_cli.judging.ipynb #d81ea1af
 def evaluate_people(
@@ -144,18 +145,26 @@ class Verdict:
     shuffled: object        # Its top1 with prompts exchanged: chance
     same: object=None       # Share of prompts whose two drawings are alike, a `Rate`
     classifier: object=None # `PictureReport` by the classifier
+    def __str__(self):
+        said = ((k, v, '\n' if '\n' in str(v) else ' ') for k, v in vars(self).items() if v)
+        return '\n'.join(f'{k}:{sep}{v}' for k, v, sep in said)
 
+# %% ../../nbs/21i_cli.judging.ipynb #31ccab5e
 def _folders(*data):
     "The folders of --data and --against"
-    for o in data: require(str(o).startswith('folder:'), f'{o!r}: expected folder:DIR, a folder with labels in its metadata.jsonl')
+    for o in data:
+        require(str(o).startswith('folder:'), f'{o!r}: expected folder:DIR, a folder with labels in its metadata.jsonl')
     return [o.partition(':')[2] for o in data]
 
 def _keep_pictures(out, verdict, prompts, x, reference):
     from dit_clipped.evaluation import nearest
     write_json(out/'report.json', asdict(verdict))
-    some = range(min(32, len(x))); near = nearest(x[:32], reference, 1).index[:, 0].tolist(); rows = reference.rows
-    _save_titled([o for i in some for o in (x[i], reference.images[near[i]])],
-        [t for i in some for t in (prompts.texts[i], f'nearest: {rows[near[i]].label} {rows[near[i]].style}')], out/'pictures.png')
+    near = nearest(x[:32], reference, 1).index[:, 0].tolist()
+    pictures, titles = [], []
+    for drawn, text, k in zip(x[:32], prompts.texts, near):
+        row = reference.rows[k]; pictures += [drawn, reference.images[k]]
+        titles += [text, f'nearest: {row.label} {row.style}']
+    _save_figure(pictures, titles, out/'pictures.png')
 
 # %% ../../nbs/21i_cli.judging.ipynb #28f2ae50
 def evaluate_pictures(
@@ -171,28 +180,30 @@ def evaluate_pictures(
     "Draw captions, and compare with true pictures"
     from dit_clipped.evaluation import load_picture_classifier, picture_report, read_nearest, read_pictures, same_twice
     from dit_clipped.pipeline import DiTClippedPipeline
-    net, pipe, n = classifier and load_picture_classifier(classifier), DiTClippedPipeline.from_pretrained(ckpt), len(prompts.rows)
-    xs = [_drawings(pipe, prompts.texts, seed + 10**6*k, **call) for k in range(in_range(seeds, 1, 2, 'seeds'))]    # (n,3,h,w) each
-    seen, turned = [read_nearest(x, reference) for x in xs], prompts.rows[n//2:] + prompts.rows[:n//2]
-    verdict = Verdict(picture_report(seen[0], prompts.rows, prompts.styled), picture_report(seen[0], turned).top1,
-        same_twice(*seen) if seeds == 2 else None, net and picture_report(read_pictures(net, xs[0]), prompts.rows, prompts.styled))
-    for k, v in vars(verdict).items():
-        if v: print(f'{k}:', v, sep='\n' if '\n' in str(v) else ' ')
+    net, pipe, rows = classifier and load_picture_classifier(classifier), DiTClippedPipeline.from_pretrained(ckpt), prompts.rows
+    xs = [_drawings(pipe, prompts.texts, seed + 10**6*k, **call) for k in range(in_range(seeds, 1, 2, 'seeds'))]
+    seen, turned = [read_nearest(x, reference) for x in xs], rows[len(rows)//2:] + rows[:len(rows)//2]
+    verdict = Verdict(picture_report(seen[0], rows, prompts.styled), picture_report(seen[0], turned).top1,
+        same_twice(*seen) if seeds == 2 else None, net and picture_report(read_pictures(net, xs[0]), rows, prompts.styled))
+    print(verdict)
     if out: _keep_pictures(Path(out), verdict, prompts, xs[0], reference)
     return verdict
 
 # %% ../../nbs/21i_cli.judging.ipynb #61575dfa
-_JUDGED = dict(digits={'per_label', 'seed'}, sweep={'sweep', 'one', 'two', 'wording', 'classifier'},
-    people={'people', 'per_wording', 'seed', 'steps', 'guidance', 'sampler', 'guide_from', 'classifier'},
-    data={'data', 'against', 'n', 'captions', 'seeds', 'seed', 'steps', 'guidance', 'sampler', 'guide_from', 'classifier'},
-    many={'prompts', 'n', 'reference', 'features', 'batch', 'least', 'npz', 'over', 'seed', 'steps', 'guidance', 'sampler', 'guide_from', 'classifier', 'vae', 'download'},
-    pipeline={'seed', 'one', 'two', 'wording', 'steps', 'guidance', 'sampler', 'guide_from', 'classifier'})
+_HOW = set('seed steps guidance sampler guide_from classifier'.split())
+_JUDGED = dict(digits={'per_label', 'seed'}, sweep=set('sweep one two wording classifier'.split()),
+    pipeline=_HOW | {'one', 'two', 'wording'}, people=_HOW | {'people', 'per_wording'},
+    data=_HOW | set('data against n captions seeds'.split()),
+    many=_HOW | set('prompts n reference features batch least npz over vae download'.split()))
 
 def _only_read(kind, flags):
     "The flags that were passed; ValueError for what this kind of evaluation does not read"
-    overrides = {k: v for k, v in flags.items() if v is not None and v is not False}; odd = [k for k in overrides if k not in _JUDGED[kind]]
-    what = dict(digits='a run of digits', pipeline='a pipeline', sweep='a sweep', people='an evaluation by --people', data='an evaluation by --data', many='an evaluation by --prompts')[kind]
-    require(not odd, f'{what} does not read --{", --".join(odd)}: leave it out; it reads --{", --".join(sorted(_JUDGED[kind]))}')
+    overrides = {k: v for k, v in flags.items() if v is not None and v is not False}
+    odd = [k for k in overrides if k not in _JUDGED[kind]]
+    what = dict(digits='a run of digits', pipeline='a pipeline', sweep='a sweep', people='an evaluation by --people',
+        data='an evaluation by --data', many='an evaluation by --prompts')[kind]
+    require(not odd, f'{what} does not read --{", --".join(odd)}: leave it out; '
+        f'it reads --{", --".join(sorted(_JUDGED[kind]))}')
     return overrides
 
 # %% ../../nbs/21i_cli.judging.ipynb #cb41d90f
@@ -225,6 +236,11 @@ class Judging:
     n: int=None              # With --prompts: pictures in all; with --data: so many captions, drawn by lot; one of each
     captions: str=None       # 'first' of each picture, or 'all'
     seeds: int=None          # 2: draw twice, to see how much seeds differ; 1: once
+
+# %% ../../nbs/21i_cli.judging.ipynb #0b0a6f32
+@dataclass(frozen=True, kw_only=True)
+class ManyJudging:
+    "Many drawings, measured as a set"
     prompts: str=None        # Draw many: a FILE with one prompt a line, captions:SET with a SET as --data of training, classes or classes:NAMES
     reference: str=None      # Compare with a folder, an .npz, or a set such as pictograms or folder:DIR
     features: str=None       # By what: shipped, inception, folder of an image tower, file of a classifier; shipped
@@ -236,6 +252,12 @@ class Judging:
     download: bool=False     # Fetch published weights, or those of inception
 
 # %% ../../nbs/21i_cli.judging.ipynb #10616c08
+def _all_flags(flags):
+    "What was passed, and what a flag is when it was not; TypeError for a name that is none"
+    own = {f.name for f in fields(ManyJudging)}
+    many, other = ({k: v for k, v in flags.items() if (k in own) == mine} for mine in (True, False))
+    return asdict(Judging(**other)) | asdict(ManyJudging(**many))
+
 def _kind_of(ckpt, flags):
     "Which evaluation it is: a key of `_JUDGED`"
     for k in ('prompts', 'people', 'data'):
@@ -243,23 +265,25 @@ def _kind_of(ckpt, flags):
     if not is_shipped(ckpt) and not (Path(ckpt)/'model_index.json').is_file(): return 'digits'
     return 'sweep' if flags['sweep'] else 'pipeline'
 
+# %% ../../nbs/21i_cli.judging.ipynb #d27b6b5e
 def _true_pictures(settings):
     "Takes what `picture_prompts` and `open_reference` read out of the flags"
     from dit_clipped.evaluation import labels_of, open_reference, picture_prompts, style_words
     folders = _folders(settings.pop('data'), *[settings.pop(k) for k in ['against'] if k in settings])
     reference, some = open_reference(*folders), {k: settings.pop(k) for k in ('n', 'captions') if k in settings}
-    return dict(prompts=picture_prompts(labels_of(folders[0]), words=style_words(reference.rows), **some), reference=reference)
+    prompts = picture_prompts(labels_of(folders[0]), words=style_words(reference.rows), **some)
+    return dict(prompts=prompts, reference=reference)
 
 # %% ../../nbs/21i_cli.judging.ipynb #f338cb1e
-@with_fields(Judging)
+@with_fields(Judging, ManyJudging)
 def evaluate(
     ckpt: str='runs/digits', # Run folder of digits; or a pipeline folder, or a shipped model: 'shipped', 'pictograms'
-    out: str=None,           # Save the guided pictures as a grid here; of a sweep the rows, as JSON; of --people, --data and --prompts a folder
+    out: str=None, # Save pictures as a grid here; of a sweep the rows as JSON; of --people, --data, --prompts a folder
     **flags
 ):
-    "Draw, and read the drawings back: digits by their classifier, pictograms by theirs and by matching, other pictures by their like; many by Fréchet distance and captions"
+    "Draw, and read the drawings back: digits and pictograms by a classifier, other pictures by their like, many by Fréchet distance"
     from dit_clipped.cli.sweeps import Many, sweep_many, sweep_scenes
-    flags = asdict(Judging(**flags)); kind = _kind_of(ckpt, flags)
+    flags = _all_flags(flags); kind = _kind_of(ckpt, flags)
     settings = _only_read(kind, flags)
     if kind == 'digits': evaluate_digits(ckpt, out=out, **settings)
     elif kind == 'people': evaluate_people(ckpt, out=out, **_call(settings))
@@ -269,7 +293,8 @@ def evaluate(
     else: evaluate_scenes(ckpt, out=out, **_call(settings))
 
 # %% ../../nbs/21i_cli.judging.ipynb #4f88e7a5
-in_groups(evaluate, **{'runs of digits': 'per_label', 'pipelines, and sweeps': 'one two wording classifier', 'sentences of people': 'people per_wording',
-    'pictures with labels': 'data against n captions seeds', 'many pictures': 'prompts reference features batch least npz over vae download',
+in_groups(evaluate, **{'runs of digits': 'per_label', 'pipelines, and sweeps': 'one two wording classifier',
+    'sentences of people': 'people per_wording', 'pictures with labels': 'data against n captions seeds',
+    'many pictures': 'prompts reference features batch least npz over vae download',
     'pipelines, and many pictures': 'steps guidance sampler guide_from', 'a sweep instead': 'sweep'})
 evaluate_main = as_command(evaluate)

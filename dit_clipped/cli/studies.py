@@ -10,15 +10,16 @@ __all__ = ['CARD_GLYPHS', 'CARD_COLOURS', 'CARDS', 'CARD_RUN', 'STUDIES', 'SHOWN
 # %% ../../nbs/21o_cli.studies.ipynb #ea7d369a
 import csv, math, random, time
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import NamedTuple
 import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 from torch.utils.data import Dataset
-from ..core import atomic_path, in_range, one_of, require, set_seed
+from ..core import atomic_path, in_range, one_of, set_seed
 from ..data import COLOURS, GLYPHS, Obj, Scene, draw
+from ..files import read_rows, write_rows
 from ..dit import DiT, DiTConfig, gflops, n_params
 from .command import as_command
 from .config import PRESETS, RunConfig, override
@@ -137,20 +138,11 @@ class StudyRow:
     def key(self): return self.variant, self.seed, self.step
 
 # %% ../../nbs/21o_cli.studies.ipynb #71b39107
-def _parsed(line, where):
-    require(len(line) == len(fields(StudyRow)), f'{where} has {len(line)} values, expected {len(fields(StudyRow))}: {line}')
-    try: return StudyRow(*(f.type(v) for f, v in zip(fields(StudyRow), line)))
-    except ValueError as e: raise ValueError(f'{where} is damaged ({e}): remove it, and it is made again') from None
-
 def read_study(
     file: str | Path # A CSV of `run_study`
 ) -> list: # Of `StudyRow`; [] when there is no file; ValueError names the line that is wrong
     "The lines of a study"
-    if not Path(file).is_file(): return []
-    with open(file, newline='', encoding='utf-8') as f: head, *lines = [*csv.reader(f)] or [[]]
-    names = [f.name for f in fields(StudyRow)]
-    require(head == names, f'{file} begins with {head}, expected the columns {names}: is it the CSV of a study?')
-    return [_parsed(line, f'{file}, line {i}') for i, line in enumerate(lines, 2)]
+    return read_rows(file, StudyRow) if Path(file).is_file() else []
 
 # %% ../../nbs/21o_cli.studies.ipynb #6fc8dc6e
 def add_row(
@@ -159,10 +151,7 @@ def add_row(
 ):
     "Add a line to a study"
     rows = read_study(file)
-    if row.key in {r.key for r in rows}: return
-    with atomic_path(file) as p, open(p, 'w', newline='', encoding='utf-8') as f:
-        out = csv.writer(f, lineterminator='\n'); out.writerow([f.name for f in fields(StudyRow)])
-        out.writerows([f'{v:.6g}' if isinstance(v, float) else v for v in astuple(r)] for r in [*rows, row])
+    if row.key not in {r.key for r in rows}: write_rows(file, [*rows, row])
 
 # %% ../../nbs/21o_cli.studies.ipynb #d0f7a773
 class Spread(NamedTuple):

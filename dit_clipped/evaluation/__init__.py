@@ -16,7 +16,7 @@ __all__ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_
            'LAYERS', 'resized', 'FeatureNet', 'named', 'tower_features', 'classifier_features', 'inception_file',
            'inception_features', 'RESULTS', 'PictureSet', 'picture_set', 'features_of', 'reference_features',
            'Sampling', 'sampling_of', 'Metrics', 'refuse_incomparable', 'measure', 'save_metrics', 'load_metrics',
-           'differences', 'metrics_table']
+           'metrics_differences', 'metrics_table']
 
 # %% ../../nbs/17_evaluation.ipynb #606098fd
 from ..core import cover
@@ -34,4 +34,4 @@ _all_ = ['digit_classifier', 'read_digits', 'accuracy', 'confusion', 'nearest_sc
     'INCEPTION_URL', 'LAYERS', 'resized', 'FeatureNet', 'named', 'tower_features', 'classifier_features',
     'inception_file', 'inception_features', 'RESULTS', 'PictureSet', 'picture_set', 'features_of',
     'reference_features', 'Sampling', 'sampling_of', 'Metrics', 'refuse_incomparable', 'measure',
-    'save_metrics', 'load_metrics', 'differences', 'metrics_table']
+    'save_metrics', 'load_metrics', 'metrics_differences', 'metrics_table']

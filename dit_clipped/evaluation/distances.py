@@ -37,6 +37,7 @@ class Estimate:
     n: int         # How many they are
     def __str__(self): return f'{self.value:.4g} ({self.low:.4g} to {self.high:.4g})'
 
+# %% ../../nbs/17h_evaluation.distances.ipynb #641de465
 def kid(
     made: Tensor,      # Features (n,d) of drawings
     true: Tensor,      # Features (m,d) of the reference
@@ -118,6 +119,7 @@ class Control(NamedTuple):
     @property
     def reads(self): return self.drop.low > 0
 
+# %% ../../nbs/17h_evaluation.distances.ipynb #6d308edb
 def shuffled(
     captions: list, # Not all the same
     seed: int=0     # Of the order

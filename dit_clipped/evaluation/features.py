@@ -100,6 +100,7 @@ def inception_file(
         path.parent.mkdir(parents=True, exist_ok=True); torch.hub.download_url_to_file(INCEPTION_URL, str(path), '6726825d')
     return path
 
+# %% ../../nbs/17i_evaluation.features.ipynb #4b59f234
 def inception_features(
     weights=None,         # .pth or .safetensors; None: torch-fidelity's, from the cache
     layer: str='2048',    # One of `LAYERS`; 'logits_unbiased' is that of the inception score

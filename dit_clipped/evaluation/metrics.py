@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RESULTS', 'PictureSet', 'picture_set', 'features_of', 'reference_features', 'Sampling', 'sampling_of', 'Metrics',
-           'refuse_incomparable', 'measure', 'save_metrics', 'load_metrics', 'differences', 'metrics_table']
+           'refuse_incomparable', 'measure', 'save_metrics', 'load_metrics', 'metrics_differences', 'metrics_table']
 
 # %% ../../nbs/17j_evaluation.metrics.ipynb #8a7ee91e
 import hashlib, re, numpy as np, torch
@@ -238,7 +238,7 @@ def load_metrics(
     return from_json(Metrics, read_json(path), path)
 
 # %% ../../nbs/17j_evaluation.metrics.ipynb #497a4948
-def differences(
+def metrics_differences(
     a: Metrics, # One record
     b: Metrics  # Another
 ) -> dict: # Field -> (its value in a, in b); results and the pictures themselves do not count
@@ -253,7 +253,7 @@ def metrics_table(
     "Records side by side"
     require(records, 'no records: nothing to show')
     names = [k for k in vars(records[0]) if k in RESULTS and any(getattr(m, k) is not None for m in records)
-        or any(k in differences(records[0], m) for m in records)]
+        or any(k in metrics_differences(records[0], m) for m in records)]
     def cell(v): return f'{v:.4g}' if isinstance(v, float) else str(v)
     rows = [names] + [[cell(getattr(m, k)) for k in names] for m in records]
     wide = [max(map(len, c)) for c in zip(*rows)]
