@@ -236,7 +236,7 @@ def hub_folder(
     except Exception as e:
         why = (str(e) or 'no reason given').splitlines()[0]
         raise OSError(f'{name!r} is no folder here, and could not be got from the Hub ({type(e).__name__}: {why}). '
-            f'Offline? Download it where there is a network (hf download {name}) and pass the folder; '
+            f'Private? Log in (hf auth login, or HF_TOKEN). Offline? Download it where there is a network (hf download {name}) and pass the folder; '
             'what was fetched before opens with local_files_only=True') from e
 
 # %% ../nbs/00b_files.ipynb #a2cf2345

@@ -97,7 +97,7 @@ _PUSH_HELP = ('Is there a token that may write (hf auth login, or HF_TOKEN), is 
 @patch
 def push_to_hub(self:DiTClippedPipeline,
     repo_id: str,        # Such as you/hearts: made if missing
-    private: bool=True,  # Only you see it; False publishes
+    private: bool=True,  # A new repository: only you see it; False publishes. An old one stays as it is
     license: str=None,   # For the card, such as 'apache-2.0': yours to choose
     token: str=None,     # Of an account that may write; None: the one you logged in with
     card: str=None,      # Text of README.md; None: `model_card`, or the card that is already there
