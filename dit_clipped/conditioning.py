@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['timestep_embedding', 'TimestepEmbedder', 'drop_mask', 'LabelEmbedder', 'TextCond', 'length_mask', 'cond_len',
-           'cat_cond', 'CaptionEmbedder']
+           'cat_cond', 'PooledMLP', 'CaptionEmbedder']
 
 # %% ../nbs/03_conditioning.ipynb #695f8375
 #| code-fold: true
@@ -150,20 +150,42 @@ def _masked(text, drop, null):
     tokens = torch.where(drop[:, None, None], null, tokens)   # (b,l,f)
     return tokens.masked_fill(~mask[..., None], 0), mask, drop
 
+# %% ../nbs/03_conditioning.ipynb #c6b53d99
+class PooledMLP(nn.Module):
+    "Pooled vectors of length 1 to vectors of the network; fresh: a linear map"
+    def __init__(self, pooled_dim: int, # e
+        hidden_size: int, # d
+        mlp_size: int, # Hidden width of the MLPs
+        depth: int=2 # How many MLPs
+    ):
+        super().__init__()
+        self.proj = nn.Linear(pooled_dim, hidden_size)
+        self.mlps = nn.ModuleList(nn.Sequential(nn.LayerNorm(hidden_size), nn.Linear(hidden_size, mlp_size),
+            nn.GELU(), nn.Linear(mlp_size, hidden_size)) for _ in range(depth))
+        for mlp in self.mlps: nn.init.zeros_(mlp[-1].weight), nn.init.zeros_(mlp[-1].bias)
+
+    def forward(self, x: Tensor # Pooled vectors (b,e)
+    ) -> Tensor: # (b,d)
+        x = self.proj(x*x.shape[-1]**.5)
+        for mlp in self.mlps: x = x + mlp(x)
+        return x
+
 # %% ../nbs/03_conditioning.ipynb #bdffa629
 class CaptionEmbedder(nn.Module):
     "Captions to a pooled vector, a context, or both; what was dropped becomes a learned null"
     def __init__(self, hidden_size: int, # d
         pooled_dim: int|None=None,  # e, width of the encoder's pooled vector; None: not read
         context_dim: int|None=None, # f, width of the encoder's tokens; None: not read
-        dropout_prob: float=.1 # How often training drops a caption
+        dropout_prob: float=.1, # How often training drops a caption
+        mlp_size: int=0 # Hidden width of a `PooledMLP` for the pooled vector; 0: a linear map
     ):
         super().__init__()
         require(pooled_dim or context_dim, 'nothing to read: pass pooled_dim, context_dim or both')
         self.pooled_dim, self.context_dim = pooled_dim, context_dim
         self.dropout_prob = in_range(dropout_prob, 0, 1, 'dropout_prob')
         if pooled_dim:
-            self.pooled_proj = nn.Linear(pooled_dim, hidden_size)
+            self.pooled_proj = (PooledMLP(pooled_dim, hidden_size, mlp_size) if mlp_size else
+                nn.Linear(pooled_dim, hidden_size))
             self.null_pooled = nn.Parameter(torch.randn(pooled_dim)*pooled_dim**-.5)
         if context_dim:
             self.context_proj = nn.Linear(context_dim, hidden_size)

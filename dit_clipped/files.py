@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['DEFAULT_MODEL', 'read_text', 'text_lines', 'read_json', 'write_json', 'file_sha256', 'typed', 'from_json',
-           'write_rows', 'read_rows', 'shipped_models', 'is_shipped', 'shipped_folder', 'hub_folder', 'find_folder']
+           'write_rows', 'read_rows', 'shipped_models', 'is_shipped', 'shipped_name', 'shipped_folder', 'hub_folder',
+           'find_folder']
 
 # %% ../nbs/00b_files.ipynb #4c294fca
 import codecs, csv, hashlib, json, math, re, types, typing
@@ -215,12 +216,19 @@ def is_shipped(
     "Is it 'shipped', or the name of a shipped model?"
     return isinstance(name, str) and (name == 'shipped' or name in shipped_models())
 
+def shipped_name(
+    name, # Anything that may name a model
+    default: str=DEFAULT_MODEL # What 'shipped' means: today's default, or that of an old record
+): # `name` itself, unless it is 'shipped'
+    "The name that will mean the same model in later versions"
+    return default if isinstance(name, str) and name == 'shipped' else name
+
 def shipped_folder(
     part: str='', # Such as 'vae' or 'text_encoder'; '' is the whole pipeline
     model: str='shipped' # One of `shipped_models`, or 'shipped': the one that draws when nothing is said
 ) -> Path: # It is part of the package; ValueError names the models there are
     "Where a shipped model is, or a part of it"
-    name = DEFAULT_MODEL if model == 'shipped' else one_of(model, shipped_models(), 'shipped model')
+    name = one_of(shipped_name(model), shipped_models(), 'shipped model')
     return _shelf()/name/part
 
 # %% ../nbs/00b_files.ipynb #dfcdc1fa

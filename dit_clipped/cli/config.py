@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from fastcore.basics import patch
 from ..core import one_of, require
-from ..files import from_json, read_json, typed, write_json
+from ..files import from_json, read_json, shipped_name, typed, write_json
 from .command import Flag
 
 # %% ../../nbs/21b_cli.config.ipynb #a568272a
@@ -119,6 +119,7 @@ class RunConfig:
     model: str|None = flag(None, 'Zoo name, such as DiT-T/2; that of --init')
     width: Annotated[int, 64, 2**14]|None = flag(None, "Width of the network, a multiple of 64, one head per 64; the model's")
     depth: Annotated[int, 1, 1000]|None = flag(None, "Blocks of the network; the model's")
+    layout: Annotated[int, 64, 2**17]|None = flag(None, 'Hidden width of MLPs that start every token from the caption; no such', WITH_TEXT)
     init: str|None = flag(None, "Begin with a pipeline or run folder, 'shipped', or a published DiT file", WITH_TEXT)
     objective: ObjectiveConfig = ObjectiveConfig()
     optim: OptimConfig = OptimConfig()
@@ -185,7 +186,8 @@ def scratch(self: RunConfig) -> tuple: # 'vae' and 'clip', those that are
     "Which encoders are trained from nothing"
     return tuple(k for k in ('vae', 'clip') if getattr(self.encoders, k) == 'scratch')
 
-def _other_sizes(c): return {k: v for k, v in dict(hidden_size=c.width, num_heads=(c.width or 0)//64, depth=c.depth).items() if v}
+def _other_sizes(c): return {k: v for k, v in dict(hidden_size=c.width, num_heads=(c.width or 0)//64, depth=c.depth,
+    layout=c.layout, pooled_mlp=bool(c.layout)).items() if v}
 
 _STAGE_OF = dict(vae_steps='vae', image_steps='clip', clip_teacher='clip', clip_texts='clip')   # flag -> what must be scratch
 
@@ -208,8 +210,7 @@ def refuse_idle(
 
 # %% ../../nbs/21b_cli.config.ipynb #3b058ae9
 def _value(name, value):
-    if isinstance(value, os.PathLike): value = str(value)
-    if isinstance(value, list): value = tuple(value)
+    value = str(value) if isinstance(value, os.PathLike) else tuple(value) if isinstance(value, list) else value
     return typed(value, flag_fields()[name][1].type, name)
 
 def _replaced(config, values):
@@ -222,7 +223,7 @@ def override(
     **flags            # Its fields, whatever part they are in; None and False say nothing
 ) -> RunConfig: # ValueError for a flag that the data does not read, and for a value of wrong type or range
     "`config` with some fields changed"
-    overrides = {k: v for k, v in flags.items() if v is not None and v is not False}
+    overrides = {k: shipped_name(v) for k, v in flags.items() if v is not None and v is not False}
     refuse_unread(data_kind(config.data.data), [k for k in overrides if k != 'data'])
     new = _replaced(config, {k: _value(k, v) for k, v in overrides.items()})
     refuse_idle(new, overrides)
@@ -278,14 +279,13 @@ def _version_1(d, where):
     known = typed(model.get('extra'), dict[str, Any]|None, f'extra in {where}') or {}
     require('objective' in known and 'schedule' in known, f'{where} does not say what the '
         'model was trained for: is it a run of dit_clipped_train?')
-    recipe = typed(d.get('recipe', {}), dict[str, Any], f'recipe in {where}')
-    kind = data_kind(typed(known.get('data', 'digits'), str, f'data in {where}'))
-    names = [k for k, (_, f) in flag_fields().items() if k in known]
-    values = {k: _old_value(k, known[k], f'extra in {where}') for k in names}
+    recipe, kind = typed(d.get('recipe', {}), dict[str, Any], f'recipe in {where}'), data_kind(typed(known.get('data', 'digits'), str, f'data in {where}'))
+    values = {k: _old_value(k, known[k], f'extra in {where}') for k in flag_fields() if k in known}
     values |= {k: typed(recipe[k], t, f'{k} in {where}') for k, t in _FORMER.items() if k in recipe}
     return _replaced(replace(PRESETS['captions' if kind == 'cache' else kind], model=None), values)
 
-def _old_value(k, v, where): return typed(tuple(v) if isinstance(v, list) else v, flag_fields()[k][1].type, f'{k} in {where}')
+def _old_value(k, v, where):
+    return typed(tuple(v) if isinstance(v, list) else shipped_name(v, 'pictograms'), flag_fields()[k][1].type, f'{k} in {where}')
 
 # %% ../../nbs/21b_cli.config.ipynb #ec1d44aa
 def read_run(
@@ -294,7 +294,7 @@ def read_run(
     "The config of a run"
     folder = Path(folder); places = folder, folder/'dit', *folder.resolve().parents[:2]
     file = next((p/'config.json' for p in places if (p/'config.json').is_file()), folder/'config.json')
-    d = read_json(file)
-    if 'run' not in d: return _version_1(d, file)
+    if 'run' not in (d := read_json(file)): return _version_1(d, file)
     require(d.get('version') == VERSION, f'{file} has version {d.get("version")!r}, this is version {VERSION}: update dit_clipped')
-    return RunConfig.from_dict(typed(d['run'], dict[str, Any], f'run in {file}'), f'run in {file}')
+    c = RunConfig.from_dict(typed(d['run'], dict[str, Any], f'run in {file}'), f'run in {file}')
+    return _replaced(c, {k: shipped_name(v, 'pictograms') for k, v in dict(asdict(c.encoders), init=c.init).items()})   # before 0.2

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import torch
 from ..core import default_device, default_dtype, require
-from ..files import find_folder, from_json, is_shipped, read_json, shipped_folder, write_json
+from ..files import find_folder, from_json, is_shipped, read_json, shipped_folder, shipped_name, write_json
 from .config import CLIP_B32, PRESETS, REFINE, SCRATCH, RunConfig, _other_sizes, _replaced
 from .config import data_kind, flag_fields, override, read_run, refuse_unread
 
@@ -33,7 +33,7 @@ def start_folder(
 
 # %% ../../nbs/21c_cli.encoders.ipynb #f1113e29
 def _encoder_names(home, init):
-    if is_shipped(init): return init, init
+    if is_shipped(init): return (shipped_name(init),)*2
     if (home/'model_index.json').is_file(): return str(home.absolute()/'vae'), str(home.absolute()/'text_encoder')
     record = read_json(home/'encoders.json')
     names = [record.get(k, {}).get('name') for k in ('vae', 'text_encoder')]
@@ -90,7 +90,7 @@ def check_places(
 ):
     "FileNotFoundError for a place that is not there, before anything slow is done"
     clip, (source, _, where) = config.encoders.clip, config.data.data.partition(':')
-    known = clip in (None, 'shipped', 'scratch') or Path(clip).is_dir() or ':' in clip
+    known = clip in (None, 'scratch') or is_shipped(clip) or Path(clip).is_dir() or ':' in clip
     require(known, f'no folder {clip}: pass a folder of CLIPText, or NAME:PRETRAINED of open_clip, such as {CLIP_B32}', FileNotFoundError)
     require(source not in ('coco', 'folder') or Path(where).expanduser().is_dir(), f'no folder {where}: check the path', FileNotFoundError)
     start_folder(config.init)

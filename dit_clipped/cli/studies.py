@@ -69,7 +69,7 @@ class Judge:
         n: int=256 # Pictures that each network draws
     ):
         from dit_clipped.evaluation import moments, tower_features
-        self.net, self.labels = tower_features('shipped'), torch.arange(n) % len(CARDS)   # (n,)
+        self.net, self.labels = tower_features('pictograms'), torch.arange(n) % len(CARDS)   # (n,)
         self.reference = moments(self.net(_enlarged(Cards(1024, seed=1)._x)))
 
 @patch

@@ -93,7 +93,8 @@ def to_diffusers(
     c = model.config
     why = [k for k, ok in {"block is not 'adaln_zero'": c.block == 'adaln_zero',
         'no labels': c.num_classes, 'no null label': c.class_dropout_prob,
-        'grid is not square': len({*c.grid}) == 1, 'mlp_ratio is not 4': c.mlp_ratio == 4}.items()
+        'grid is not square': len({*c.grid}) == 1, 'mlp_ratio is not 4': c.mlp_ratio == 4,
+        'a layout starts its tokens': not c.layout}.items()
         if not ok]
     require(not why, f'diffusers has no such DiT: {", ".join(why)}')
     dmodel = DiTTransformer2DModel(c.num_heads, c.hidden_size//c.num_heads, c.in_channels,
@@ -141,7 +142,7 @@ def _last_layer(state, model):
     return out
 
 # %% ../../nbs/06c_weights.official.ipynb #cace71f1
-_NEW = re.compile(r'caption_embedder\.|blocks\.\d+\.cross\.|pos_embed$')   # what labels cannot give
+_NEW = re.compile(r'caption_embedder\.|layout\.|blocks\.\d+\.cross\.|pos_embed$')   # what labels cannot give
 
 def labels_to_captions(
     model: DiT, # A DiT-Clipped with a pooled vector, fresh; its weights change

@@ -159,6 +159,7 @@ def _numbers(c):
     d, context = c.hidden_size, c.context_dim or 0
     block = d*d*(14 + 2*c.mlp_ratio) + 2*d*context
     rest = c.num_classes + c.n_tokens + (c.pooled_dim or 0) + context + 2*d + c.out_channels*c.patch_size**2
+    rest += 4*int(c.mlp_ratio*d)*c.pooled_mlp + c.layout*(1 + c.n_tokens)
     return int(c.depth*block + rest*d)
 
 # %% ../../nbs/06b_weights.strict.ipynb #68442938
