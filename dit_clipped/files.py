@@ -202,7 +202,7 @@ def _row(kind, hints, head, line, where):
     except (ValueError, TypeError) as e: raise ValueError(f'{where}: {e}') from None
 
 # %% ../nbs/00b_files.ipynb #10798aba
-DEFAULT_MODEL = 'pictograms' # what 'shipped' means
+DEFAULT_MODEL = 'emoji' # what 'shipped' means
 
 def _shelf(): return Path(str(resources('dit_clipped')))/'shipped'
 

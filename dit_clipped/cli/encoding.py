@@ -8,6 +8,7 @@ __all__ = ['encode_main', 'Encoding', 'encode']
 # %% ../../nbs/21g_cli.encoding.ipynb #6acd184b
 from dataclasses import dataclass, replace
 from ..core import require
+from ..files import shipped_name
 from .command import as_command, with_fields
 from .config import PRESETS, SOURCES, data_kind, override
 from .encoders import check_places, open_encoders
@@ -52,10 +53,11 @@ def encode(
     "Write the latent cache of a captioned set; an interrupted build continues"
     from dit_clipped.latents import LatentCache, build_cache
     e = Encoding(**flags); config = _to_encode(data, e)
-    config = replace(config, encoders=replace(config.encoders, vae=vae, clip=clip, offline=e.offline))
-    check_places(config)
     require(not e.keep_text or clip == 'shipped',
         f'--clip {clip} beside --keep_text: captions stay text and no tower reads them; leave --clip out')
+    if data == 'pictograms': vae, clip = shipped_name(vae, data), shipped_name(clip, data)   # their own encoders
+    config = replace(config, encoders=replace(config.encoders, vae=vae, clip=clip, offline=e.offline))
+    check_places(config)
     require(not config.scratch, f'{" and ".join(config.scratch)} scratch: '
         'this command trains nothing; see dit_clipped_train')
     pictures, enc = open_pictures(replace(config, loop=replace(config.loop, seed=0))), open_encoders(config)

@@ -243,7 +243,7 @@ class ManyJudging:
     "Many drawings, measured as a set"
     prompts: str=None        # Draw many: a FILE with one prompt a line, captions:SET with a SET as --data of training, classes or classes:NAMES
     reference: str=None      # Compare with a folder, an .npz, or a set such as pictograms or folder:DIR
-    features: str=None       # By what: shipped, inception, folder of an image tower, file of a classifier; shipped
+    features: str=None       # By what: pictograms, inception, folder of an image tower, file of a classifier; pictograms
     batch: int=None          # Pictures drawn together, in every process alike; 32
     least: int=None          # Fewer pictures are not compared; 100
     npz: bool=False          # Also OUT/samples.npz, as the suite of ADM reads it

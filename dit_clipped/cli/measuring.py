@@ -18,7 +18,7 @@ from ..core import atomic_path, grid_image, require
 from ..data import draw
 from ..evaluation import (RESULTS, Metrics, PictureSet, caption_control, classifier_features, clip_scores, inception_features, load_classifier,
     match_scenes, measure, named, picture_set, read_scenes, refuse_incomparable, resized, save_metrics, scene_prompts, scene_report, tower_features)
-from ..files import is_shipped, shipped_folder
+from ..files import is_shipped, shipped_folder, shipped_name
 from ..images import save_image
 from ..patches import height_width
 from .drawing import Drawing, _open
@@ -58,7 +58,7 @@ def features_by_name(
 ): # A `FeatureNet`
     "Features by what a flag says"
     if name == 'inception': return inception_features(download=download)
-    return classifier_features(load_classifier(name)) if Path(name).is_file() else tower_features(name)
+    return classifier_features(load_classifier(name)) if Path(name).is_file() else tower_features(shipped_name(name, 'pictograms'))
 
 def _eye_of(ckpt):
     "The image tower in a model's folder, if there is one"
@@ -128,7 +128,7 @@ class Many:
     guide_from: float = 0.   # Guide from here on, 0 (noise) to 1 (picture)
     batch: int = 32          # Pictures drawn together
     reference: str = None    # As for `open_true`
-    features: str = 'shipped' # As for `features_by_name`
+    features: str = 'pictograms' # As for `features_by_name`
     least: int = 100         # Fewer pictures are not compared
     classifier: str = None   # Judge of pictograms; matching when None
     npz: bool = False        # Also samples.npz

@@ -59,7 +59,7 @@ def named(
 
 # %% ../../nbs/17i_evaluation.features.ipynb #2aa4d401
 def tower_features(
-    folder='shipped', # Of a `ClipImage`, or 'shipped'
+    folder='pictograms', # Of a `ClipImage`, or a shipped model that has one
     resize: str='bicubic antialiased' # A key of `RESIZE`
 ) -> FeatureNet: # Unit vectors times the root of d: about 1 in size
     "Features of an image tower"
