@@ -247,7 +247,7 @@ PROMPTS = ['a red heart on a blue background', 'a yellow star on a purple backgr
 def drawn(device, groups, dtype=torch.float32):
     "The shipped model's pictures of PROMPTS (4,3,64,64) in [0,1], drawn in groups of so many"
     from dit_clipped.pipeline import DiTClippedPipeline
-    pipe, k = DiTClippedPipeline.from_pretrained(device=device, dtype=dtype), groups
+    pipe, k = DiTClippedPipeline.from_pretrained('pictograms', device=device, dtype=dtype), groups
     return torch.cat([pipe(PROMPTS[i:i+k], seed=list(range(i, i+k)), output_type='pt').images.cpu()
                       for i in range(0, 4, k)])
 
@@ -284,7 +284,7 @@ def captions():
     from dit_clipped.pipeline import DiTClippedPipeline
     from dit_clipped.trainer import Trainer
     n, b = (256, 32) if CUDA else (16, 8)
-    pipe, few, end = DiTClippedPipeline.from_pretrained(), Pictograms(n), []
+    pipe, few, end = DiTClippedPipeline.from_pretrained('pictograms'), Pictograms(n), []
     vae, text = pipe.vae, pipe.text_encoder
     kw = dict(precision='bf16', steps=3, batch_size=b, log_every=1, progress=False)
     with folder() as d:
@@ -451,7 +451,7 @@ def sampling(fast=False):
 def shipped_sampling(dtype):
     from dit_clipped.pipeline import DiTClippedPipeline
     free()
-    pipe = DiTClippedPipeline.from_pretrained(dtype=getattr(torch, dtype))
+    pipe = DiTClippedPipeline.from_pretrained('pictograms', dtype=getattr(torch, dtype))
     for n in (1, 64 if CUDA else 2):
         yield drawing(pipe, n, 5, f'shipped, {pipe.config["steps"]} steps, {dtype}', prompt=PROMPTS[0], output_type='pt')
 
