@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from fastcore.basics import patch
 from ..core import one_of, require
-from ..files import from_json, read_json, shipped_name, typed, write_json
+from ..files import FORMER_MODEL, from_json, read_json, shipped_name, typed, write_json
 from .command import Flag
 
 # %% ../../nbs/21b_cli.config.ipynb #a568272a
@@ -119,7 +119,7 @@ class RunConfig:
     model: str|None = flag(None, 'Zoo name, such as DiT-T/2; that of --init')
     width: Annotated[int, 64, 2**14]|None = flag(None, "Width of the network, a multiple of 64, one head per 64; the model's")
     depth: Annotated[int, 1, 1000]|None = flag(None, "Blocks of the network; the model's")
-    layout: Annotated[int, 64, 2**17]|None = flag(None, 'Hidden width of MLPs that start every token from the caption; no such', WITH_TEXT)
+    layout: Annotated[int, 64, 2**17]|None = flag(None, 'Hidden width of the MLP that starts every token from the caption; none', WITH_TEXT)
     init: str|None = flag(None, "Begin with a pipeline or run folder, 'shipped', or a published DiT file", WITH_TEXT)
     objective: ObjectiveConfig = ObjectiveConfig()
     optim: OptimConfig = OptimConfig()
@@ -285,7 +285,7 @@ def _version_1(d, where):
     return _replaced(replace(PRESETS['captions' if kind == 'cache' else kind], model=None), values)
 
 def _old_value(k, v, where):
-    return typed(tuple(v) if isinstance(v, list) else shipped_name(v, 'pictograms'), flag_fields()[k][1].type, f'{k} in {where}')
+    return typed(tuple(v) if isinstance(v, list) else shipped_name(v, FORMER_MODEL), flag_fields()[k][1].type, f'{k} in {where}')
 
 # %% ../../nbs/21b_cli.config.ipynb #ec1d44aa
 def read_run(
@@ -297,4 +297,4 @@ def read_run(
     if 'run' not in (d := read_json(file)): return _version_1(d, file)
     require(d.get('version') == VERSION, f'{file} has version {d.get("version")!r}, this is version {VERSION}: update dit_clipped')
     c = RunConfig.from_dict(typed(d['run'], dict[str, Any], f'run in {file}'), f'run in {file}')
-    return _replaced(c, {k: shipped_name(v, 'pictograms') for k, v in dict(asdict(c.encoders), init=c.init).items()})   # before 0.2
+    return _replaced(c, {k: shipped_name(v, FORMER_MODEL) for k, v in dict(asdict(c.encoders), init=c.init).items()})

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import torch
 from ..core import default_device, default_dtype, require
-from ..files import find_folder, from_json, is_shipped, read_json, shipped_folder, shipped_name, write_json
+from ..files import DEFAULT_MODEL, find_folder, from_json, is_shipped, read_json, shipped_folder, shipped_name, write_json
 from .config import CLIP_B32, PRESETS, REFINE, SCRATCH, RunConfig, _other_sizes, _replaced
 from .config import data_kind, flag_fields, override, read_run, refuse_unread
 
@@ -76,8 +76,8 @@ def configure(
 ) -> RunConfig: # ValueError for flags that have no effect
     "The preset of the data, then what `--init` brings, then the flags"
     data = _which(data, preset); kind = data_kind(data)
-    flags = {k: v for k, v in flags.items() if v is not None and v is not False}
-    refuse_unread(kind, flags)
+    own = kind if is_shipped(kind) else DEFAULT_MODEL           # what 'shipped' means beside this data
+    flags = {k: shipped_name(v, own) for k, v in flags.items() if v is not None and v is not False}; refuse_unread(kind, flags)
     base = _base(kind, flags); base = replace(base, data=replace(base.data, data=data))
     if flags.get('init') is None: return override(base, **flags)
     manner = {} if kind == 'pictograms' else start_manner(flags['init'])      # pictograms: as its preset says

@@ -18,7 +18,7 @@ from ..core import atomic_path, grid_image, require
 from ..data import draw
 from ..evaluation import (RESULTS, Metrics, PictureSet, caption_control, classifier_features, clip_scores, inception_features, load_classifier,
     match_scenes, measure, named, picture_set, read_scenes, refuse_incomparable, resized, save_metrics, scene_prompts, scene_report, tower_features)
-from ..files import is_shipped, shipped_folder, shipped_name
+from ..files import is_shipped, shipped_folder
 from ..images import save_image
 from ..patches import height_width
 from .drawing import Drawing, _open
@@ -53,12 +53,12 @@ class Judges(NamedTuple):
     classifier: object = None                    # `SceneClassifier`; None: matching
 
 def features_by_name(
-    name: str,           # shipped, inception, a folder of an image tower, or the file of a classifier of scenes
+    name: str,           # pictograms, inception, a folder of an image tower, or the file of a classifier of scenes
     download: bool=False # Fetch Inception's weights if they are not here
 ): # A `FeatureNet`
     "Features by what a flag says"
     if name == 'inception': return inception_features(download=download)
-    return classifier_features(load_classifier(name)) if Path(name).is_file() else tower_features(shipped_name(name, 'pictograms'))
+    return classifier_features(load_classifier(name)) if Path(name).is_file() else tower_features(name)
 
 def _eye_of(ckpt):
     "The image tower in a model's folder, if there is one"

@@ -49,7 +49,7 @@ def _main_boxes(c):
     (h, w), n, d, p, out = height_width(c.input_size), c.n_tokens, c.hidden_size, c.patch_size, c.out_channels
     sigma = f'\n+ variance (b,{c.in_channels},{h},{w})'*c.learn_sigma
     return [f'noised grid x\n(b,{c.in_channels},{h},{w})', f'PatchEmbed, p = {p}\n(b,{n},{d})',
-        f'+ positions\n(b,{n},{d})', f'{c.depth} blocks: {c.block}\n(b,{n},{d})',
+        f'+ positions{" + layout"*bool(c.layout)}\n(b,{n},{d})', f'{c.depth} blocks: {c.block}\n(b,{n},{d})',
         f'FinalLayer\n(b,{n},{p*p*out})', f'unpatchify\n(b,{out},{h},{w})',
         f'prediction (b,{c.in_channels},{h},{w}){sigma}']
 
@@ -75,6 +75,7 @@ def draw_architecture(
         boxes['cond'] = Box(1.5, -2, f'tokens of t and y\n(b,{1 + bool(y)},{c.hidden_size})', 1)
     arrows = [Arrow(str(i), str(i + 1)) for i in range(len(main) - 1)]
     arrows += [Arrow('t', 'te'), Arrow('te', 'cond'), Arrow('cond', '3')] + [Arrow('cond', '4')]*(not alone)
+    arrows += [Arrow('cond', '2')]*bool(c.layout)                     # a start for every token
     if y:
         boxes |= dict(y=Box(2.9, 0, y[0], 1), ye=Box(2.9, -1, y[1], 1))
         arrows += [Arrow('y', 'ye')] + [Arrow('ye', 'cond')]*bool(c.num_classes or c.pooled_dim)

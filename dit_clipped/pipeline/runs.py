@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from ..core import one_of, require
-from ..files import from_json, is_shipped, shipped_folder, shipped_name, typed, write_json
+from ..files import FORMER_MODEL, from_json, is_shipped, shipped_folder, shipped_name, typed, write_json
 from ..losses import Objective
 from ..schedule import make_schedule
 from ..weights import load_model
@@ -110,7 +110,7 @@ def find_encoders(
 # %% ../../nbs/16l_pipeline.runs.ipynb #6d0aa321
 def _load_recorded(part, name, run, offline):
     "The encoder that a run calls `name`"
-    if is_shipped(name): return _LOAD[part](shipped_folder(part, shipped_name(name, 'pictograms')))   # as records before 0.2 say it
+    if is_shipped(name): return _LOAD[part](shipped_folder(part, shipped_name(name, FORMER_MODEL)))
     for p in (Path(name).expanduser(), run/name):
         if p.is_dir(): return _LOAD[part](p)
     lost = f'the {part} of this run, {name!r}, is not here: pass {part}='

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from ..core import default_device, one_of, require, set_seed
-from ..files import find_folder, read_json, write_json
+from ..files import find_folder, read_json, shipped_name, write_json
 from ..images import Unreadable
 from .contrastive import clip_loss
 from .encoder import CLIPText
@@ -280,7 +280,7 @@ def train_clip(
     recipe: ClipRecipe=ClipRecipe(), # What decides the result
     data=None, # As for `read_pairs`; None: pictograms, in two stages
     stage: str='both', # 'text', 'image' (after the first) or 'both'; with `data` always both at once
-    init=None, # Pipeline folder, or 'shipped', whose towers to go on from, instead of random weights
+    init=None, # Pipeline folder whose towers to go on from, instead of random weights; 'shipped': the pictograms'
     teacher=None, # With `data`: folder of a sentence encoder, or fn(texts) -> (b,e), for the text tower
     texts=None, # A file of further texts for the teacher, one a line
     **habits # Of `ClipRun`: progress=False draws no bar; device, else `default_device()`
@@ -289,7 +289,7 @@ def train_clip(
     require(hasattr(recipe, 'text_steps'),
         f'recipe is {recipe!r}, expected ClipRecipe(text_steps=..., image_steps=...)', TypeError)
     one_of(stage, ['text', 'image', 'both'], 'stage')
-    init = init and find_folder(init, what='a pipeline folder'); guide = open_guide(teacher, texts)
+    init = init and find_folder(shipped_name(init, 'pictograms'), what='a pipeline folder'); guide = open_guide(teacher, texts)
     require(data is not None or guide is None,
         'teacher without data: pictograms are taught by slots; pass pictures with captions')
     run = ClipRun(Path(out), recipe, init, device=str(habits.pop('device', None) or default_device()),

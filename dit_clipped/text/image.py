@@ -67,7 +67,7 @@ def _vision(d, where):
 
 # %% ../../nbs/15g_text.image.ipynb #27791b8d
 def load_clip_image(
-    folder # From `ClipImage.save_pretrained`, or 'shipped'
+    folder # From `ClipImage.save_pretrained`, or a shipped model that has an image tower: 'pictograms'
 ) -> ClipImage: # Imports open_clip, which takes seconds: only scoring needs it
     "The image tower in `folder`; ValueError says which entry of its config is wrong"
     from open_clip.model import _build_vision_tower
