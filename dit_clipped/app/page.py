@@ -198,23 +198,25 @@ def _remember(pictures, history):
     return history, history
 
 # %% ../../nbs/20c_app.page.ipynb #c377f771
-EXAMPLES = ('a red heart on a blue background', 0), ('a yellow star on the left of a black cat',
-    1), ('a white moon on a black background', 2)
+EXAMPLES = [('a rocket', 0), ('a fox, flat style', 1), ('a broken heart', 2)], [('a red heart on a blue background', 0),
+    ('a yellow star on the left of a black cat', 1), ('a white moon on a black background', 2)]
 
-def _readable(pipe):
-    "Whether a model knows the words of the examples"
+def _readable(pipe, examples):
     notes = []
-    if condition_kind(_config(pipe.denoiser)) != 'text': return False
-    for p, _ in EXAMPLES: _read(pipe, first_settings(pipe, p), notes)
+    for p, _ in examples: _read(pipe, first_settings(pipe, p), notes)
     return not any('never learned' in o for o in notes)
+
+def _examples(pipe):
+    "Of `EXAMPLES` the first set of which the model knows every word; none when it reads no prompts"
+    if condition_kind(_config(pipe.denoiser)) != 'text': return []
+    return next((o for o in EXAMPLES if _readable(pipe, o)), [])
 
 def _again(gr, desk, ui):
     "Where settings may come from"
     ui.drop = _unread(gr.File(label='Drop a picture of this page: its settings come back',
         file_types=['.png'], type='filepath', height=100, elem_id='drop'))
-    if _readable(desk.pipe):
-        gr.Examples([[*e] for e in EXAMPLES], [ui.shared['prompt'], ui.shared['seed']], cache_examples=False,
-            api_visibility='private')
+    if some := _examples(desk.pipe):
+        gr.Examples([*map(list, some)], [ui.shared['prompt'], ui.shared['seed']], cache_examples=False, api_visibility='private')
 
 # %% ../../nbs/20c_app.page.ipynb #5f8fff3a
 def _right(gr, desk, ui):
@@ -237,7 +239,7 @@ def _right(gr, desk, ui):
 API = """from gradio_client import Client            # pip install gradio_client
 client = Client('http://127.0.0.1:7860/')    # the address of this page
 pictures, settings, line, _ = client.predict(
-    prompt='a red heart on a blue background', seed=3, api_name='/draw')
+    prompt='a red heart', seed=3, api_name='/draw')
 print(line, pictures[0]['image'])            # a PNG, its settings inside"""
 
 def _below(gr, ui):

@@ -124,7 +124,7 @@ UNCONDITIONAL = 'a picture'  # The prompt of a model that takes none
 
 def first_settings(
     pipe,                                # A pipeline
-    prompt: str='a red heart on a blue background', # Of a model of prompts
+    prompt: str='a red heart', # Of a model of prompts
     model: str=None                      # Its `model_id`, where it is known
 ) -> Settings: # With the model's own steps, guidance and sampler
     "What the page shows at first"

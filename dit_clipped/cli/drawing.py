@@ -140,7 +140,7 @@ class Drawing:
 # %% ../../nbs/21h_cli.drawing.ipynb #3eb69a79
 @with_fields(Drawing)
 def sample(
-    prompt: str=None,        # What to draw, such as "a red heart on a blue background"
+    prompt: str=None,        # What to draw, such as "a red heart"
     ckpt: str=None,          # Pipeline or run folder, Hub name, published .pt or its URL; the shipped model when left out
     label: int=None,         # Runs of digits: what to draw; all labels in turn when left out
     out: str='sample.png',   # Where to put the picture, or the grid; its ending decides the format; .npz: an array
@@ -152,7 +152,7 @@ def sample(
     wish = Wish(prompt, label, d.negative, d.classes, n, d.seed, d.steps, d.guidance, d.sampler, d.channels, d.noise); ending(out)
     one_of(d.dtype or 'auto', ['float32', 'bfloat16', 'float16', 'auto'], 'dtype')
     require(prompt is not None or ckpt is not None, 'nothing to draw: pass a prompt, such as '
-        '"a red heart on a blue background", or --ckpt with a run of digits')
+        '"a red heart", or --ckpt with a run of digits')
     pipe = _open(ckpt, d); labels = _of_classes(pipe, wish) if d.classes is not None else []
     if labels and pipe.vae is not None and not quiet: print(pipe.drawing_cost(len(labels), d.steps, d.guidance))
     x = draw_wish(pipe, wish, progress=not quiet)

@@ -7,7 +7,7 @@ __all__ = ['AttentionMaps']
 
 # %% ../../nbs/16i_pipeline.attention.ipynb #625d4d02
 #| code-fold: true
-import re, torch
+import torch
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from PIL import Image
@@ -21,9 +21,8 @@ from .request import Request
 # %% ../../nbs/16i_pipeline.attention.ipynb #9f5681de
 def _words(tokenizer, prompt):
     "(word, number of tokens) in order"
-    if hasattr(tokenizer, 'words'):
-        found = re.findall(r'\w+|[.,:]', prompt.lower())
-        return [(o, len(tokenizer.words[o])) for o in found if o in tokenizer.words]
+    if hasattr(tokenizer, 'look'):                              # ours: whole words, some of several tokens
+        return [(o, len(rows)) for o in tokenizer.split(prompt) if (rows := tokenizer.look(o))]
     return [(tokenizer.decode([i]).strip(), 1) for i in tokenizer.encode(prompt)]
 
 # %% ../../nbs/16i_pipeline.attention.ipynb #4260e3e6
